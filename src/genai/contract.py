@@ -1,0 +1,130 @@
+"""What data, models, trainer and sampler agree on. Imports nothing of ours."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+Terms = dict[str, Tensor]
+"""Scalars, means over a micro-batch. "loss" is backpropagated; all are logged as <update>/<term>."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one thing is. Data states it, nets are built from it, checkpoints keep it.
+
+    A real x is (C, H, W) for images, (C, T) for audio, (D,) for points and table rows; a token x is (T,) ids, or ()
+    for one label. Models see real values scaled to about unit size: data units are `x * scale + offset`, with scale and
+    offset given per channel (first axis) or once for all.
+    """
+
+    kind: Literal["real", "token"]
+    shape: tuple[int, ...]
+    modality: Literal["image", "points", "text", "label", "latent"]
+    vocab: int = 0
+    classes: int = 0
+    names: tuple[str, ...] = ()
+    cond: Mapping[str, Spec] = field(default_factory=dict)
+    scale: tuple[float, ...] = (1.0,)
+    offset: tuple[float, ...] = (0.0,)
+
+    @property
+    def label_classes(self) -> int:
+        """Number of classes of the label that x may be conditioned on; 0 where there is none."""
+        return self.cond["label"].classes if "label" in self.cond else 0
+
+
+def label_spec(classes: int, names: Sequence[str] = ()) -> Spec:
+    return Spec(kind="token", shape=(), modality="label", classes=classes, names=tuple(names))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch on the device, after the codec."""
+
+    x: Tensor  # (B, *spec.shape)
+    cond: Mapping[str, Tensor] = field(default_factory=dict)  # by the names of spec.cond; may be empty
+    mask: Tensor | None = None  # (B, *spec.shape) or (B, T): which elements count
+    index: Tensor | None = None  # (B,) ids of the samples, for errors and for logs
+    weight: Tensor | None = None  # scalar: elements that count here; None: the number of samples
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def replace(self, **changes: Any) -> Batch:
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """One optimizer step: what learns, from which loss, how often."""
+
+    trains: str  # child module that learns; every other child is frozen meanwhile
+    loss: Callable[[Batch, int], Terms]  # (micro-batch, samples seen before this step) -> terms
+    name: str = ""  # prefix of its metrics; default: trains. Equal `trains` share one optimizer
+    every: int = 1  # n_critic, lazy penalties: due at steps divisible by it
+    start: int = 0  # first step at which it is due
+    second_order: bool = False  # differentiates a gradient: runs uncompiled and outside autocast
+
+    @property
+    def prefix(self) -> str:
+        return self.name or self.trains
+
+    def due(self, step: int) -> bool:
+        return step >= self.start and (step - self.start) % self.every == 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the sampler asks a model for: `count` samples, one generator each, conditions on the device."""
+
+    count: int
+    cond: Mapping[str, Tensor]
+    generators: Sequence[torch.Generator]
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    def noise(self, *shape: int) -> Tensor:
+        """Standard normal (count, *shape). Drawn on the CPU, so that devices agree, from each sample's own generator."""
+        rows = [torch.randn(shape, generator=generator) for generator in self.generators]
+        return torch.stack(rows).to(self.device, self.dtype)
+
+
+class Model(nn.Module, ABC):
+    """Networks + losses + a way to draw. It never touches devices, autocast, optimizers, EMA, processes or files.
+
+    Constructed by the registry as `Model(spec=..., config=..., net=...)`: the data's Spec, this model's settings, and
+    the settings of the network it is to be built with.
+    """
+
+    predicts: ClassVar[Literal["data", "target"]] = "data"  # p(x | cond), or p(target | x): what draw returns
+    stop_metric: ClassVar[str | None] = None  # held-out term that says which checkpoint is best; lower is better
+    spec: Spec
+
+    @abstractmethod
+    def updates(self) -> Sequence[Update]:
+        """Asked once, when training starts."""
+
+    @abstractmethod
+    def draw(self, request: Request) -> Tensor:
+        """(count, *spec.shape) in model units, or predictions for a discriminative model."""
+
+    @abstractmethod
+    def evaluate(self, batch: Batch) -> Terms:
+        """Held-out terms that average by weight, units in their names."""
+
+
+@runtime_checkable
+class FirstStage(Protocol):
+    """A model whose latents another model can be trained on."""
+
+    def to_latent(self, x: Tensor) -> Tensor: ...
+
+    def from_latent(self, latent: Tensor) -> Tensor: ...
+
+    def latent_spec(self) -> Spec: ...

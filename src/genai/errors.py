@@ -1,0 +1,87 @@
+"""Errors a user can cause or meet, each with the exit code that the command line returns for it."""
+
+from __future__ import annotations
+
+
+class GenaiError(Exception):
+    """`what` was got and expected, `path` is the file concerned, `fix` is what to type."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, path: object = None, fix: str = "") -> None:
+        self.what, self.path, self.fix = what, path, fix
+        where = f" [{path}]" if path is not None else ""
+        super().__init__(f"{what}{where}" + (f" - {fix}" if fix else ""))
+
+    def lines(self) -> list[str]:
+        """One line for each mistake."""
+        return [" ".join(str(self).split())]
+
+
+class ConfigError(GenaiError):
+    """A flag, key, value or name that does not exist or does not fit."""
+
+    exit_code = 2
+
+
+class ConfigErrors(ConfigError):
+    """Several mistakes of one configuration, told together (eight at most)."""
+
+    limit = 8
+
+    def __init__(self, mistakes: list[ConfigError]) -> None:
+        self.mistakes = mistakes
+        super().__init__("; ".join(str(mistake) for mistake in mistakes))
+
+    def lines(self) -> list[str]:
+        return [line for mistake in self.mistakes[: self.limit] for line in mistake.lines()]
+
+
+class DataError(GenaiError):
+    exit_code = 3
+
+
+class CheckpointError(GenaiError):
+    exit_code = 4
+
+
+class NonFiniteError(GenaiError):
+    exit_code = 5
+
+
+class OutOfMemoryError(GenaiError):
+    exit_code = 6
+
+
+class OutputError(GenaiError):
+    exit_code = 7
+
+
+class BusyError(GenaiError):
+    """The run folder is in use, or holds a run that would be overwritten."""
+
+    exit_code = 8
+
+
+class SecurityError(GenaiError):
+    exit_code = 9
+
+
+class PeerLostError(GenaiError):
+    """A process of the same job died or fell silent."""
+
+    exit_code = 10
+
+
+class Interrupted(GenaiError):
+    """Stopped by a signal after a checkpoint was saved; `signal` is its number (exit code 128 + signal)."""
+
+    def __init__(self, what: str, *, signal: int, fix: str = "") -> None:
+        super().__init__(what, fix=fix)
+        self.exit_code = 128 + signal
+
+
+def error_of(exit_code: int) -> type[GenaiError]:
+    """The kind of error behind a process's exit code; GenaiError where the code is not one of ours."""
+    kinds = (ConfigError, DataError, CheckpointError, NonFiniteError, OutOfMemoryError, OutputError, BusyError, SecurityError)
+    return next((kind for kind in (*kinds, PeerLostError) if kind.exit_code == exit_code), GenaiError)

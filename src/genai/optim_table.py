@@ -1,0 +1,48 @@
+"""What optimizers there are and their settings. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from genai.registry import Component
+from genai.schema import Count, NonNegative, OptimConfig, Positive, Range
+
+Beta = Annotated[float, Range(low=0, high=0.99999)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamConfig(OptimConfig):
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: Positive = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamWConfig(AdamConfig):
+    weight_decay: NonNegative = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGDConfig(OptimConfig):
+    momentum: Beta = 0.9
+    nesterov: bool = False
+    weight_decay: NonNegative = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LBFGSConfig(OptimConfig):
+    """Full-batch quasi-Newton with a strong Wolfe line search; one step runs up to `max_iter` iterations."""
+
+    max_iter: Count = 20
+    history_size: Count = 10
+    tolerance_change: NonNegative = 0.0
+
+
+_HERE = "genai.optim_table"
+COMPONENTS = {
+    "adam": Component("genai.optim:adam", "Adam, fused", f"{_HERE}:AdamConfig"),
+    "adamw": Component("genai.optim:adamw", "Adam with decoupled weight decay, fused", f"{_HERE}:AdamWConfig"),
+    "sgd": Component("genai.optim:sgd", "stochastic gradient descent with momentum", f"{_HERE}:SGDConfig"),
+    "lbfgs": Component("genai.optim:lbfgs", "L-BFGS with a strong Wolfe line search, full batch", f"{_HERE}:LBFGSConfig"),
+}
+

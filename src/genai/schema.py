@@ -1,0 +1,314 @@
+"""Settings as dataclasses, and the one reader that turns plain YAML or JSON data into them with every mistake named.
+
+Imports no torch: a configuration is checked before torch is loaded. Models, nets and data keep their own dataclasses in
+their packages' __init__; a plug-in without one is checked against its YAML (see `schema_of_defaults`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin
+
+from genai.errors import ConfigError, ConfigErrors
+
+T = TypeVar("T")
+PathText = NewType("PathText", str)  # a path: never parsed by Hydra's grammar
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number: low <= value <= high, or low < value where `above`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+        if self.high == math.inf:
+            return low
+        return f"between {self.low:g} and {self.high:g}" if not self.above else f"{low} and at most {self.high:g}"
+
+
+Count = Annotated[int, Range(low=1)]
+Natural = Annotated[int, Range(low=0)]
+Positive = Annotated[float, Range(low=0, above=True)]
+NonNegative = Annotated[float, Range(low=0)]
+Fraction = Annotated[float, Range(low=0, high=1)]
+
+
+class _Misfit(Exception):
+    """A value that does not fit its type; the text says what was expected."""
+
+
+def read(cls: type[T], plain: Any, *, at: str = "") -> T:
+    """An instance of the dataclass `cls` from plain data.
+
+    Raises ConfigErrors with every unknown key (and the nearest valid one), wrong type and value out of bounds.
+    """
+    mistakes: list[ConfigError] = []
+    value = _read_dataclass(cls, plain, at, mistakes)
+    if mistakes:
+        raise ConfigErrors(mistakes)
+    return typing.cast(T, value)
+
+
+def unknown(kind: str, got: str, valid: Iterable[str], *, prefix: str = "") -> ConfigError:
+    """The error for a name that does not exist, with the nearest that does."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(got.rsplit(".", 1)[-1] if prefix else got, names, 1, cutoff=0.5)
+    fix = f"did you mean '{prefix}{near[0]}'?" if near else f"choose one of: {', '.join(prefix + n for n in names)}"
+    return ConfigError(f"unknown {kind} '{got}'", fix=fix)
+
+
+@cache
+def hints(cls: type) -> dict[str, Any]:
+    """Field name -> type of a dataclass, with annotations resolved."""
+    if (made := getattr(cls, "__schema_hints__", None)) is not None:
+        return typing.cast(dict[str, Any], made)
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def path_keys(cls: type, at: str = "") -> set[str]:
+    """Dotted keys of `cls` that hold paths."""
+    found: set[str] = set()
+    for name, hint in hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            found |= path_keys(typing.cast(type, hint), f"{at}{name}.")
+        elif hint is PathText or PathText in get_args(hint):
+            found.add(at + name)
+    return found
+
+
+def schema_of_defaults(name: str, defaults: Mapping[str, Any], base: type) -> type:
+    """A dataclass for a component that states its settings by its YAML alone: every key of `defaults`, with its type."""
+    known = hints(base)
+    extra = []
+    for key, value in defaults.items():
+        if key not in known:
+            hint = Any if value is None else Union[int, float] if type(value) is float else type(value)
+            extra.append((key, hint, field(default_factory=lambda value=value: value)))  # type: ignore[misc]
+    made = dataclasses.make_dataclass(name.title(), extra, bases=(base,), kw_only=True)
+    made.__schema_hints__ = {**known, **{key: hint for key, hint, _ in extra}}  # type: ignore[attr-defined]
+    return made
+
+
+def _read_dataclass(cls: type, plain: Any, at: str, mistakes: list[ConfigError]) -> Any:
+    if not isinstance(plain, Mapping):
+        where = at.rstrip(".") or "the configuration"
+        mistakes.append(ConfigError(f"{where} is {_show(plain)}, expected settings", fix="write KEY: VALUE lines"))
+        return None
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    given = {}
+    for key, value in plain.items():
+        if key not in fields:
+            mistakes.append(unknown("key", f"{at}{key}", fields, prefix=at))
+            continue
+        path = f"{at}{key}"
+        hint = hints(cls)[key]
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            given[key] = _read_dataclass(hint, value, path + ".", mistakes)
+            continue
+        try:
+            given[key] = _read_value(hint, value)
+        except _Misfit as misfit:
+            mistakes.append(ConfigError(f"'{path}' is {_show(value)}, expected {misfit}", fix=f"type {path}=VALUE"))
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in plain:
+            mistakes.append(ConfigError(f"'{at}{name}' is missing", fix=f"add {at}{name}"))
+    return None if mistakes else cls(**given)
+
+
+def _read_value(hint: Any, value: Any) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Annotated:
+        number = _read_value(args[0], value)
+        for bound in (a for a in args[1:] if isinstance(a, Range)):
+            if not bound.low <= number <= bound.high or (bound.above and number == bound.low):
+                raise _Misfit(f"a number {bound}")
+        return number
+    if origin in (Union, types.UnionType):
+        return _read_union(args, value)
+    if origin is Literal:
+        if value in args and type(value) is type(args[args.index(value)]):
+            return value
+        raise _Misfit("one of " + ", ".join(str(a) for a in args))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise _Misfit("a mapping")
+        return {str(k): _read_value(args[1], v) for k, v in value.items()}
+    if origin in (list, tuple):
+        if not isinstance(value, list | tuple):
+            raise _Misfit("a list")
+        inner = args if origin is tuple and Ellipsis not in args else (args[0],) * len(value)
+        if len(inner) != len(value):
+            raise _Misfit(f"a list of {len(inner)} values")
+        return origin(_read_value(h, v) for h, v in zip(inner, value, strict=True))
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        inner_mistakes: list[ConfigError] = []
+        made = _read_dataclass(hint, value, "", inner_mistakes)
+        if inner_mistakes:
+            raise _Misfit(f"a {hint.__name__}: {inner_mistakes[0].what}")
+        return made
+    return _read_scalar(hint, value)
+
+
+def _read_union(args: tuple[Any, ...], value: Any) -> Any:
+    if value is None and type(None) in args:
+        return None
+    expected = []
+    for hint in args:
+        if hint is type(None):
+            expected.append("null")
+            continue
+        try:
+            return _read_value(hint, value)
+        except _Misfit as misfit:
+            expected.append(str(misfit))
+    raise _Misfit(" or ".join(expected))
+
+
+def _read_scalar(hint: Any, value: Any) -> Any:
+    if hint in (str, PathText):
+        # A number or a boolean may be a file's or a column's name; nothing else becomes text by itself.
+        if isinstance(value, str) or (isinstance(value, int | float) and hint is PathText):
+            return str(value)
+        raise _Misfit("a path" if hint is PathText else "text")
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        raise _Misfit("true or false")
+    if hint is int:
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        raise _Misfit("a whole number")
+    if hint is float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+        raise _Misfit("a number")
+    raise TypeError(f"a schema holds {hint!r}, which the reader does not know")
+
+
+def _show(value: Any) -> str:
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# -- the settings that every model shares ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Base of every model's settings."""
+
+    name: str
+    nets: dict[str, str]  # which net each modality of data gets while net=auto
+    init_from: PathText | None = None  # a run or checkpoint whose weights training starts from
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetConfig:
+    """Base of every net's settings."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    name: str
+    path: PathText | None = None
+    size: Annotated[int, Range(low=4, high=4096)] | None = None  # pixels of the shorter side, then a centre crop
+    channels: Literal[1, 3] | None = None  # 1 grey, 3 RGB; null: as the files are
+    valid_fraction: Annotated[float, Range(low=0, high=0.9)] = 0.1  # held out where the set has no test split
+    split_seed: Natural = 0
+    workers: Natural = 0  # processes that read a set too large for memory
+    on_bad: Literal["error", "skip"] = "error"
+    codec: PathText | None = None  # a run whose latents the model learns
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Base of every optimizer's settings. Schedules are counted in samples."""
+
+    name: str
+    lr: Positive
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
+    warmup_samples: Natural = 0
+    decay_fraction: Fraction = 1.0  # the last part of training over which lr falls
+    final_lr_ratio: Fraction = 0.0  # lr at the end over lr at the top
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    max_steps: Natural | None = None
+    max_samples: Natural | None = None
+    max_minutes: Positive | None = None
+    batch_size: Count | Literal["all"] = 64  # of all devices together
+    accumulate: Count = 1  # micro-batches a device
+    devices: Count = 1
+    clip_norm: Positive | None = None
+    ema_half_life_samples: Natural | None = None  # null: no moving average of the weights
+    ema_rampup: NonNegative = 0.05  # the half-life is at most this fraction of the samples seen
+    grad_tolerance: Positive | None = None  # stop when the norm of the gradient falls below
+    eval_every: Natural = 500  # steps; 0: only at the end
+    save_every: Natural = 500
+    save_minutes: Positive | None = 10.0
+    preview_every: Natural = 500
+    log_every: Count = 10  # steps between lines of metrics.jsonl
+    log_seconds: Positive = 10.0  # between plain lines where no person looks
+    keep: Count = 2  # checkpoints beside the best
+    stop_metric: str | None = None  # null: what the model states
+    patience: Count | None = None  # evaluations without a better stop_metric before stopping
+    timeout_seconds: Positive = 600.0  # how long processes wait for each other
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    batch_size: Count = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    root: PathText = PathText("runs")
+    name: str | None = None
+    dir: PathText | None = None
+
+
+Dtype = Literal["auto", "fp32", "bf16", "fp64"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole training run. The types of model, net and optim are replaced by those of the chosen components."""
+
+    model: ModelConfig
+    net: NetConfig
+    data: DataConfig
+    optim: OptimConfig
+    trainer: TrainerConfig
+    sampling: SamplingConfig
+    run: RunConfig
+    experiment: str | None = None
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    compile: Literal["auto", True, False] = "auto"
+    deterministic: bool = False
+    seed: Natural = 0
+    threads: Count | None = None  # null: as many as the machine or its container has
+
+
+def plain(value: Any) -> Any:
+    """A settings object as JSON data."""
+    return dataclasses.asdict(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from genai.registry import Component
 from genai.schema import Count, Natural, NetConfig, Positive
@@ -18,6 +19,8 @@ class ConvConfig(NetConfig):
     width: Count = 24  # channels at full resolution; doubled at each halving
     max_width: Count = 96
     blocks: Count = 1  # residual blocks per resolution
+    patch: Literal[1, 2, 4] = 2  # pixels per side that one position of the finest map stands for
+    style: bool = True  # the decoder's input also scales the channels of every block
 
 
 @dataclass(frozen=True, kw_only=True)

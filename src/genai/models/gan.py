@@ -1,0 +1,152 @@
+"""Generative adversarial network (Goodfellow et al. 2014), class-conditional where the data has labels.
+
+Symbols: x real, z noise, y label, G(z, y) generated, D(x, y) one logit per sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genai.contract import Batch, Model, Request, Spec, Terms, Update
+from genai.models import GanConfig
+from genai.nets.family import family
+from genai.schema import NetConfig
+
+
+class Generator(nn.Module):
+    """(z, y) -> x: the label joins the noise as a learned vector."""
+
+    def __init__(self, *, spec: Spec, classes: int, latent_dim: int, net: NetConfig) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(classes, latent_dim) if classes else None
+        inputs = 2 * latent_dim if classes else latent_dim
+        self.decoder = family(net).decoder(spec=spec, inputs=inputs, config=net)
+
+    def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
+        return self.decoder(z if self.embed is None else torch.cat([z, self.embed(y)], dim=1))
+
+
+class Discriminator(nn.Module):
+    """(x, y) -> one logit per sample: w.phi(x) + b, and e_y.phi(x) for a label y (projection, Miyato & Koyama 2018)."""
+
+    def __init__(self, *, spec: Spec, classes: int, net: NetConfig) -> None:
+        super().__init__()
+        self.encoder = family(net).encoder(spec=spec, config=net)
+        features = self.encoder.features
+        self.head = nn.Linear(features, 1)
+        self.embed = nn.Embedding(classes, features) if classes else None
+        if self.embed is not None:
+            nn.init.normal_(self.embed.weight, std=features**-0.5)
+
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        phi = self.encoder(x)
+        logit = self.head(phi).squeeze(1)
+        return logit if self.embed is None else logit + (phi * self.embed(y)).sum(1)
+
+
+def discriminator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
+    """Mean loss of the discriminator's logits (B,) on real and generated samples of equal labels."""
+    if kind == "relativistic":  # Jolicoeur-Martineau 2018: each pair is told apart
+        return F.softplus(fake - real).mean()
+    if kind == "hinge":  # Lim & Ye 2017
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    return F.softplus(-real).mean() + F.softplus(fake).mean()  # Goodfellow et al. 2014, eq. 1
+
+
+def generator_loss(kind: str, real: Tensor | None, fake: Tensor) -> Tensor:
+    """Mean loss of the generator; `real` logits count in the relativistic one only."""
+    if kind == "relativistic":
+        assert real is not None
+        return F.softplus(real - fake).mean()
+    return -fake.mean() if kind == "hinge" else F.softplus(-fake).mean()
+
+
+def squared_gradient(discriminator: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
+    """(B,) |dD/dx|^2 summed over the elements of x, differentiable again (Mescheder et al. 2018)."""
+    x = x.detach().requires_grad_(True)
+    (slope,) = torch.autograd.grad(discriminator(x, y).sum(), x, create_graph=True)
+    return slope.square().flatten(1).sum(1)
+
+
+class Gan(Model):
+    """Updates of a step: the penalty where due, the discriminator, the generator."""
+
+    def __init__(self, *, spec: Spec, config: GanConfig, net: NetConfig) -> None:
+        super().__init__()
+        self.spec, self.config = spec, config
+        self.classes = spec.label_classes if config.conditional else 0
+        self.generator = Generator(spec=spec, classes=self.classes, latent_dim=config.latent_dim, net=net)
+        self.discriminator = Discriminator(spec=spec, classes=self.classes, net=net)
+
+    def updates(self) -> Sequence[Update]:
+        every = self.config.penalty_every
+        penalty = Update(
+            name="penalty", trains="discriminator", loss=self.penalty_loss, every=every, second_order=True
+        )
+        discriminator = Update(trains="discriminator", loss=self.discriminator_loss)
+        generator = Update(trains="generator", loss=self.generator_loss, every=self.config.generator_every)
+        return (discriminator, generator) if self.config.penalty == "none" else (penalty, discriminator, generator)
+
+    def discriminator_loss(self, batch: Batch, samples_seen: int) -> Terms:
+        y = self.labels(batch)
+        with torch.no_grad():
+            generated = self.generate(batch.x, y)
+        real, fake = self.discriminator(batch.x, y), self.discriminator(generated, y)
+        loss = discriminator_loss(self.config.loss, real, fake)
+        return {"loss": loss, "logit_real": real.mean(), "logit_fake": fake.mean(), "told_apart": told_apart(real, fake)}
+
+    def generator_loss(self, batch: Batch, samples_seen: int) -> Terms:
+        y = self.labels(batch)
+        fake = self.discriminator(self.generate(batch.x, y), y)
+        real = None
+        if self.config.loss == "relativistic":
+            with torch.no_grad():  # the real half of a pair depends on no parameter of the generator
+                real = self.discriminator(batch.x, y)
+        return {"loss": generator_loss(self.config.loss, real, fake)}
+
+    def penalty_loss(self, batch: Batch, samples_seen: int) -> Terms:
+        """gamma / 2 * (R1 + R2), times the interval at which it is due (Karras et al. 2020, lazy regularisation)."""
+        y = self.labels(batch)
+        r1 = squared_gradient(self.discriminator, batch.x, y).mean()
+        terms = {"r1": r1}
+        total = r1
+        if self.config.penalty == "r1_r2":
+            with torch.no_grad():
+                generated = self.generate(batch.x, y)
+            terms["r2"] = squared_gradient(self.discriminator, generated, y).mean()
+            total = total + terms["r2"]
+        gamma = self.gamma(samples_seen)
+        return {"loss": 0.5 * gamma * self.config.penalty_every * total, **terms}
+
+    def gamma(self, samples_seen: int) -> float:
+        """Strength of the penalty: constant, or falling geometrically to its final value."""
+        first, last, over = self.config.gamma, self.config.gamma_final, self.config.gamma_decay_samples
+        if last is None or first == last:
+            return first
+        share = min(1.0, samples_seen / over) if over else 1.0
+        return first * (last / first) ** share
+
+    def evaluate(self, batch: Batch) -> Terms:
+        y = self.labels(batch)
+        real, fake = self.discriminator(batch.x, y), self.discriminator(self.generate(batch.x, y), y)
+        return {"told_apart_fraction": told_apart(real, fake), "logit_real": real.mean(), "logit_fake": fake.mean()}
+
+    def draw(self, request: Request) -> Tensor:
+        z = request.noise(self.config.latent_dim) * self.config.truncation
+        return self.generator(z, request.cond["label"] if self.classes else None)
+
+    def generate(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """As many generated samples as x has, with the same labels."""
+        return self.generator(torch.randn(len(x), self.config.latent_dim, device=x.device, dtype=x.dtype), y)
+
+    def labels(self, batch: Batch) -> Tensor | None:
+        return batch.cond["label"] if self.classes else None
+
+
+def told_apart(real: Tensor, fake: Tensor) -> Tensor:
+    """Share of pairs in which the real sample has the higher logit: 0.5 cannot tell, near 1 has won."""
+    return (real > fake).float().mean()

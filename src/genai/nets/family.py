@@ -1,0 +1,43 @@
+"""What a kind of network offers to models: an encoder and a decoder, both built from the shape of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from genai import registry
+from genai.contract import Spec
+from genai.errors import ConfigError
+from genai.schema import NetConfig
+
+
+class Vectors(Protocol):
+    """An encoder: x (B, *spec.shape) -> (B, features)."""
+
+    features: int
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class EncoderBuilder(Protocol):
+    def __call__(self, *, spec: Spec, config: Any) -> Any: ...  # an nn.Module that is a Vectors
+
+
+class DecoderBuilder(Protocol):
+    def __call__(self, *, spec: Spec, inputs: int, config: Any) -> Any: ...  # an nn.Module (B, inputs) -> (B, *shape)
+
+
+@dataclass(frozen=True)
+class Family:
+    encoder: EncoderBuilder
+    decoder: DecoderBuilder
+
+
+def family(config: NetConfig) -> Family:
+    """The family behind net=NAME. Raises ConfigError for a net that has no encoder and decoder."""
+    found = registry.load(registry.find("net", config.name).target)
+    if not isinstance(found, Family):
+        raise ConfigError(f"net '{config.name}' has no encoder and decoder", fix="type net=conv or net=mlp")
+    return found

@@ -1,0 +1,66 @@
+"""Fully connected encoder and decoder for points, table rows and anything small enough to be flattened."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from genai.contract import Spec
+from genai.errors import ConfigError
+from genai.nets import MlpConfig
+from genai.nets.family import Family
+
+
+def _values(spec: Spec) -> int:
+    if spec.kind != "real":
+        raise ConfigError(f"net 'mlp' needs numbers, the data is {spec.modality} (ids)", fix="choose data of numbers")
+    return math.prod(spec.shape)
+
+
+def _hidden(inputs: int, config: MlpConfig) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i in range(config.layers):
+        linear = nn.Linear(inputs if i == 0 else config.width, config.width)
+        nn.init.kaiming_normal_(linear.weight, a=0.2)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers)
+
+
+class Encoder(nn.Module):
+    """x (B, *spec.shape) -> (B, features), optionally through random Fourier features of x (Tancik et al. 2020)."""
+
+    frequencies: Tensor
+
+    def __init__(self, *, spec: Spec, config: MlpConfig) -> None:
+        super().__init__()
+        values = _values(spec)
+        self.features = config.width
+        # Random directions, lengths spread evenly from 1 to fourier_max: without high ones a plain MLP blurs modes.
+        directions = nn.functional.normalize(torch.randn(config.fourier_features, values), dim=1)
+        lengths = torch.linspace(1.0, config.fourier_max, config.fourier_features)
+        self.register_buffer("frequencies", directions * lengths[:, None])
+        self.hidden = _hidden(values + 2 * config.fourier_features, config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        angles = flat @ self.frequencies.T
+        return self.hidden(torch.cat([flat, angles.sin(), angles.cos()], dim=1))
+
+
+class Decoder(nn.Module):
+    """(B, inputs) -> (B, *spec.shape), unbounded."""
+
+    def __init__(self, *, spec: Spec, inputs: int, config: MlpConfig) -> None:
+        super().__init__()
+        self.shape = spec.shape
+        self.hidden = _hidden(inputs, config)
+        self.out = nn.Linear(config.width, _values(spec))
+
+    def forward(self, vector: Tensor) -> Tensor:
+        return self.out(self.hidden(vector)).unflatten(1, self.shape)
+
+
+Mlp = Family(encoder=Encoder, decoder=Decoder)

@@ -10,6 +10,10 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+HIGHER_IS_BETTER = frozenset(
+    "accuracy r2 auc ndcg_at_10 hit_rate_at_10 precision recall density coverage".split()
+)  # held-out metrics; all others are better when lower
+
 Terms = dict[str, Tensor]
 """Scalars, means over a micro-batch. "loss" is backpropagated; all are logged as <update>/<term>."""
 

@@ -1,0 +1,66 @@
+"""A frozen first stage between the data and a model: pixels on one side, latents on the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from genai.contract import Batch, FirstStage, Spec
+from genai.data.source import Split
+from genai.errors import ConfigError
+
+_CHUNK = 256  # samples encoded at a time
+
+
+@dataclass(frozen=True)
+class Codec:
+    """`stage` encodes what `spec` says; `sha256` names its weights."""
+
+    stage: FirstStage
+    spec: Spec
+    sha256: str
+
+    def encoded(self, data: Spec) -> Spec:
+        """What a model sees of data as `data` says. Raises ConfigError when the first stage was made for another shape."""
+        if (data.kind, data.shape, data.modality) != (self.spec.kind, self.spec.shape, self.spec.modality):
+            raise ConfigError(
+                f"data.codec was trained on {self.spec.modality} {self.spec.shape}, the data are {data.modality} {data.shape}",
+                fix=f"type data.size={self.spec.shape[-1]}" if self.spec.modality == "image" else "name another data set",
+            )
+        return replace(self.stage.latent_spec(), cond=data.cond)
+
+    def decoded(self, latent: Spec) -> Spec:
+        return replace(self.spec, cond=latent.cond)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        return self.stage.to_latent(x)
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor) -> Tensor:
+        return self.stage.from_latent(latent)
+
+
+class LatentSplit:
+    """A split seen through a codec. A resident split is encoded once, on first use; a streaming one as it is read."""
+
+    def __init__(self, split: Split, codec: Codec, latents: Tensor | None = None) -> None:
+        self.split, self.codec, self.streams = split, codec, split.streams
+        self._latents = latents
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def to(self, device: torch.device) -> LatentSplit:
+        split = self.split.to(device)
+        if self._latents is None and not self.streams:
+            chunks = torch.arange(len(split), device=device).split(_CHUNK)
+            self._latents = torch.cat([self.codec.encode(split.fetch(chunk).x) for chunk in chunks])
+        return LatentSplit(split, self.codec, self._latents)
+
+    def fetch(self, index: Tensor) -> Batch:
+        batch = self.split.fetch(index)
+        latents = self.codec.encode(batch.x) if self._latents is None else self._latents[index]
+        return batch.replace(x=latents)

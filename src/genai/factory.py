@@ -1,0 +1,156 @@
+"""Builds what a run needs from its settings: the data (through its codec), the model, and trained models again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from genai import checkpoint as checkpoints
+from genai.checkpoint import Checkpoint
+from genai.config import read_config
+from genai.contract import FirstStage, Model, Spec
+from genai.data.codec import Codec, LatentSplit
+from genai.data.source import Dataset, open_data
+from genai.device import Runtime
+from genai.errors import CheckpointError, ConfigError, ConfigErrors
+from genai.registry import find, load
+from genai.run import RunFolder
+from genai.schema import Config, plain, read
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model read back, with all that is needed to draw from it."""
+
+    model: Model
+    spec: Spec  # what the model sees
+    config: Config
+    checkpoint: Checkpoint
+    codec: Codec | None
+
+    @property
+    def output(self) -> Spec:
+        """What its samples are once decoded."""
+        return self.spec if self.codec is None else self.codec.decoded(self.spec)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Model units -> the units of `output`."""
+        return x if self.codec is None else self.codec.decode(x)
+
+
+def build_model(config: Config, spec: Spec) -> Model:
+    """The untrained model that `config` names, for data as `spec` says."""
+    model: Model = load(find("model", config.model.name).target)(spec=spec, config=config.model, net=config.net)
+    return model
+
+
+def predicts(config: Config) -> Any:
+    return load(find("model", config.model.name).target).predicts
+
+
+def open_dataset(config: Config, codec: Codec | None) -> Dataset:
+    """The training data as the model sees it: latents where there is a codec."""
+    data = open_data(config.data, predicts=predicts(config))
+    if codec is None:
+        return data
+    return Dataset(
+        name=data.name,
+        spec=codec.encoded(data.spec),
+        train=LatentSplit(data.train, codec),
+        valid=None if data.valid is None else LatentSplit(data.valid, codec),
+        fingerprint=data.fingerprint + ":" + codec.sha256,
+        notes=data.notes,
+    )
+
+
+def open_trained(path: Path, runtime: Runtime, *, step: str = "latest", raw: bool = False) -> Trained:
+    """A trained model from a run folder or a checkpoint folder, on the device, in evaluation mode.
+
+    `step` is latest, best or a number; `raw` takes the weights without their moving average. Raises CheckpointError.
+    """
+    run, checkpoint = locate(path, step=step)
+    config = checked_config(checkpoint, run)
+    spec = checked_spec(checkpoint)
+    model = build_model(config, spec)
+    checkpoints.load_weights(model, checkpoint, "model" if raw or not checkpoint.has("ema") else "ema")
+    runtime.place(model)
+    codec = None
+    if config.data.codec is not None:
+        if run is None:
+            raise CheckpointError("the first stage is not beside this checkpoint", path=path, fix="name its run folder")
+        codec = open_codec(run.codec, runtime)
+    return Trained(model.eval().requires_grad_(False), spec, config, checkpoint, codec)
+
+
+def locate(path: Path, *, step: str = "latest") -> tuple[RunFolder | None, Checkpoint]:
+    """The run folder (None for a checkpoint that stands alone) and the checkpoint that `path` and `step` name."""
+    if (path / "MANIFEST.json").is_file() or path.name.startswith("step_"):
+        home = path.resolve().parent.parent
+        return (RunFolder.read(home) if (home / "run.json").is_file() else None), checkpoints.named(path)
+    run = RunFolder.read(path)
+    if step == "latest":
+        checkpoint = checkpoints.newest(run.checkpoints, warn=_fatal)
+        if checkpoint is None:
+            raise CheckpointError("this run has no checkpoint", path=path, fix=f"type genai resume {path}")
+        return run, checkpoint
+    number = run.info.best_step if step == "best" else int(step) if step.isdecimal() else -1
+    if number is None:
+        raise CheckpointError("this run has no best checkpoint: it watched no metric", path=path, fix="type --step latest")
+    if number < 0:
+        raise ConfigError(f"--step is '{step}', expected latest, best or a number", fix="type --step latest")
+    return run, checkpoints.named(run.checkpoints / f"step_{number:08d}")
+
+
+def _fatal(message: str) -> None:
+    raise CheckpointError(message, fix="type --step N for another one")
+
+
+def checked_config(checkpoint: Checkpoint, run: RunFolder | None) -> Config:
+    stored = checkpoint.json("config.json")
+    if run is not None:
+        run.check_document("config.json")
+    return read_config(stored, path=checkpoint.path)
+
+
+def checked_spec(checkpoint: Checkpoint) -> Spec:
+    try:
+        return read(Spec, checkpoint.json("spec.json"))
+    except ConfigErrors as error:
+        raise CheckpointError(f"damaged spec: {error.lines()[0]}", path=checkpoint.path / "spec.json") from error
+
+
+# -- codecs: a trained first stage that travels inside the run ----------------------------------------------------------
+
+
+def adopt_codec(source: Path, run: RunFolder, runtime: Runtime) -> Codec:
+    """Copies the averaged weights of the run at `source` into this run's codec folder, and opens them from there."""
+    trained = open_trained(source, runtime)
+    if trained.codec is not None:
+        raise ConfigError("data.codec names a run that itself stands on a codec", path=source, fix="name its first stage")
+    if not isinstance(trained.model, FirstStage):
+        raise ConfigError(
+            f"data.codec names a {trained.config.model.name}, which has no latents", path=source, fix="name a first stage's run"
+        )
+    checkpoints.save(
+        run.codec,
+        step=trained.checkpoint.step,
+        model=trained.config.model.name,
+        run_id=run.id,
+        tensors={"model": trained.model.state_dict()},
+        documents={"config": plain(trained.config), "spec": plain(trained.spec)},
+    )
+    return open_codec(run.codec, runtime)
+
+
+def open_codec(folder: Path, runtime: Runtime) -> Codec:
+    checkpoint = checkpoints.newest(folder, warn=_fatal)
+    if checkpoint is None:
+        raise CheckpointError("the first stage of this run is missing", path=folder, fix="restore the run's codec folder")
+    config, spec = checked_config(checkpoint, None), checked_spec(checkpoint)
+    model = build_model(config, spec)
+    checkpoints.load_weights(model, checkpoint, "model")
+    runtime.place(model)
+    return Codec(model.eval().requires_grad_(False), spec, checkpoint.sha256)

@@ -1,0 +1,165 @@
+"""Optimizers by name, the schedules of the learning rate, the moving average of the weights, and optimizer state as data."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from genai.errors import CheckpointError
+from genai.optim_table import AdamConfig, AdamWConfig, LBFGSConfig, SGDConfig
+from genai.schema import OptimConfig
+
+# Fused kernels: one pass over the parameters (3.4 times faster on a CPU), and the only ones that skip a step by a flag
+# on the device.
+
+
+def adam(parameters: Iterable[nn.Parameter], config: AdamConfig) -> Optimizer:
+    """Kingma and Ba, 2015."""
+    return torch.optim.Adam(parameters, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def adamw(parameters: Iterable[nn.Parameter], config: AdamWConfig) -> Optimizer:
+    """Loshchilov and Hutter, 2019. Vectors and scalars (biases, norms) are not decayed."""
+    listed = list(parameters)
+    groups = [
+        {"params": [p for p in listed if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in listed if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=True
+    )
+
+
+def sgd(parameters: Iterable[nn.Parameter], config: SGDConfig) -> Optimizer:
+    return torch.optim.SGD(
+        parameters,
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def lbfgs(parameters: Iterable[nn.Parameter], config: LBFGSConfig) -> Optimizer:
+    """Liu and Nocedal, 1989, with a strong Wolfe line search."""
+    return torch.optim.LBFGS(
+        list(parameters),
+        lr=config.lr,
+        max_iter=config.max_iter,
+        history_size=config.history_size,
+        tolerance_grad=0.0,  # the trainer's grad_tolerance decides
+        tolerance_change=config.tolerance_change,
+        line_search_fn="strong_wolfe",
+    )
+
+
+def lr_scale(config: OptimConfig, samples: int, horizon: int | None) -> float:
+    """What the learning rate is multiplied by after `samples` of `horizon` (None: the end is not known yet).
+
+    A linear warm-up over warmup_samples, then the top, then a fall over the last decay_fraction of the horizon:
+    linear ("linear", and "wsd", whose name says warm-up, stable, decay) or a half cosine.
+    """
+    scale = min(1.0, (samples + 1) / (config.warmup_samples + 1)) if config.warmup_samples else 1.0
+    if config.schedule == "constant" or not horizon:
+        return scale
+    begin = horizon * (1.0 - config.decay_fraction)
+    progress = min(1.0, max(0.0, (samples - begin) / max(horizon - begin, 1.0)))
+    fall = 0.5 * (1.0 + math.cos(math.pi * progress)) if config.schedule == "cosine" else 1.0 - progress
+    return scale * (config.final_lr_ratio + (1.0 - config.final_lr_ratio) * fall)
+
+
+class Ema:
+    """Exponential moving average of a model's weights; buffers are copied.
+
+    The decay of a step of `batch` samples is 0.5 ** (batch / half_life) with half_life = min(half_life_samples,
+    rampup * samples seen): it ramps up from zero, where the average is a copy (Karras et al., 2020).
+    """
+
+    def __init__(self, model: nn.Module, *, half_life_samples: int, rampup: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.half_life_samples, self.rampup = half_life_samples, rampup
+        self._pairs: tuple[list[Tensor], ...] | None = None
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, *, samples: int, batch: int) -> None:
+        """After a step of `batch` samples, `samples` seen with it."""
+        if self._pairs is None:
+            self._pairs = (
+                [p.data for p in self.model.parameters()],
+                [p.data for p in model.parameters()],
+                list(self.model.buffers()),
+                list(model.buffers()),
+            )
+        averages, weights, own_buffers, buffers = self._pairs
+        half_life = min(self.half_life_samples, self.rampup * samples)
+        decay = 0.5 ** (batch / half_life) if half_life > 0 else 0.0
+        if averages:
+            torch._foreach_lerp_(averages, weights, 1.0 - decay)
+        if buffers:
+            torch._foreach_copy_(own_buffers, buffers)
+
+
+# -- optimizer state as named tensors and plain data, so that a checkpoint needs no pickle ------------------------------
+
+
+def pack_state(optimizer: Optimizer, names: Mapping[nn.Parameter, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by `<parameter>/<key>`, and everything else as JSON in which a tensor stands as {"tensor": name}.
+
+    Aliased tensors (L-BFGS holds some) are stored once each; reading gives independent copies.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def pack(value: Any, name: str) -> Any:
+        if isinstance(value, Tensor):
+            tensors[name] = value.detach()
+            return {"tensor": name}
+        if isinstance(value, list | tuple):
+            return [pack(item, f"{name}/{i}") for i, item in enumerate(value)]
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        raise TypeError(f"optimizer state {name} holds a {type(value).__name__}")
+
+    data = {}
+    for parameter, state in optimizer.state.items():
+        name = names[parameter]
+        data[name] = {key: pack(value, f"{name}/{key}") for key, value in state.items()}
+    return tensors, data
+
+
+def unpack_state(
+    optimizer: Optimizer, names: Mapping[nn.Parameter, str], tensors: Mapping[str, Tensor], data: Mapping[str, Any]
+) -> None:
+    """Puts back what pack_state took, bit for bit and in each parameter's memory layout. Raises CheckpointError."""
+    by_name = {name: parameter for parameter, name in names.items()}
+    own = {p for group in optimizer.param_groups for p in group["params"]}
+    optimizer.state.clear()
+    for name, state in data.items():
+        parameter = by_name.get(name)
+        if parameter is None or parameter not in own:
+            raise CheckpointError(f"the optimizer's state names '{name}', which it does not train")
+        optimizer.state[parameter] = {k: _unpack(v, k, parameter, tensors) for k, v in state.items()}
+
+
+def _unpack(value: Any, key: str, like: nn.Parameter, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if set(value) != {"tensor"} or value["tensor"] not in tensors:
+            raise CheckpointError(f"the optimizer's state '{key}' names a tensor that is not there")
+        stored = tensors[value["tensor"]]
+        if stored.shape == like.shape and like.ndim:
+            return torch.empty_like(like.data, dtype=stored.dtype).copy_(stored)
+        return stored.clone().to(like.device)
+    if isinstance(value, list):
+        return [_unpack(item, key, like, tensors) for item in value]
+    return value
+
+
+def global_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of all gradients as one vector."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

@@ -1,0 +1,513 @@
+"""The one trainer: it takes the updates that a model states and knows nothing else about the model."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from genai import checkpoint as checkpoints
+from genai.budget import Budget, State
+from genai.checkpoint import Checkpoint
+from genai.console import Console, Progress
+from genai.contract import HIGHER_IS_BETTER, Batch, Model, Terms, Update
+from genai.data.loader import Loader
+from genai.data.order import step_index
+from genai.data.source import Dataset, Split
+from genai.device import Runtime
+from genai.errors import CheckpointError, ConfigError, ConfigErrors, DataError, Interrupted, NonFiniteError
+from genai.faults import fault
+from genai.optim import Ema, global_norm, lr_scale, pack_state, unpack_state
+from genai.registry import find, load
+from genai.run import RunFolder
+from genai.schema import Config, plain, read
+
+_EVALUATION = 1 << 40  # stands for the step where evaluation is seeded: no step of training reaches it
+
+
+@dataclass
+class Learner:
+    """A child module, its optimizer and its parameters."""
+
+    child: nn.Module
+    optimizer: Optimizer
+    parameters: list[nn.Parameter]
+    searches: bool  # calls its closure several times (L-BFGS): not clipped, and trial points may be non-finite
+
+
+class Trainer:
+    """Trains `model` on `data` into `run` (None in every process but the first).
+
+    `preview` draws a fixed picture of the model it is given, for the given step: at step 0, on intervals and at the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Model,
+        data: Dataset,
+        config: Config,
+        runtime: Runtime,
+        console: Console,
+        run: RunFolder | None,
+        preview: Callable[[Model, int], None] | None = None,
+    ) -> None:
+        self.model, self.data, self.config, self.runtime = model, data, config, runtime
+        self.console, self.run, self.preview = console, run, preview
+        settings = self.settings = config.trainer
+        self.batch_size = len(data.train) if settings.batch_size == "all" else settings.batch_size
+        num_micro = settings.accumulate * runtime.world
+        self.first_micro = runtime.rank * settings.accumulate
+        self.loader = Loader(
+            data.train,
+            seed=config.seed,
+            batch_size=self.batch_size,
+            num_micro=num_micro,
+            first_micro=self.first_micro,
+            own_micro=settings.accumulate,
+            device=runtime.device,
+            dtype=runtime.dtype,
+            workers=config.data.workers,
+        )
+        self.budget = Budget(settings, config.optim, self.batch_size)
+        self.state = State(
+            step=0,
+            samples=0,
+            seconds=0.0,
+            data=data.fingerprint,
+            plan=(self.batch_size, num_micro),
+            environment=runtime.environment(),
+        )
+        self.names = {parameter: name for name, parameter in model.named_parameters()}
+        self.updates = list(model.updates())
+        self.learners = {name: self._learner(name) for name in dict.fromkeys(u.trains for u in self.updates)}
+        self._learning: str | None = None
+        model.requires_grad_(False)
+        searches = any(learner.searches for learner in self.learners.values())
+        half_life = None if searches else settings.ema_half_life_samples
+        self.ema = None
+        if half_life is not None:
+            self.ema = Ema(model, half_life_samples=half_life, rampup=settings.ema_rampup)
+        runtime.compile(model)
+        self.stop_metric = settings.stop_metric or model.stop_metric
+        self._meters: dict[str, tuple[list[str], list[Any], int]] = {}
+        self._bad_step: Tensor | None = None  # on an accelerator: the first step that was not finite, or -1
+        self._gradient_norm: Tensor | None = None
+        self._signal = 0
+        self._shown = self._logged = (time.monotonic(), 0)
+        self._terms: dict[str, float] = {}
+        self._speed = 0.0
+        self._received = 0  # signal of this process; _signal is what all processes agreed on
+
+    def _learner(self, name: str) -> Learner:
+        child = self.model.get_submodule(name)
+        parameters = list(child.parameters())
+        optimizer = load(find("optim", self.config.optim.name).target)(parameters, self.config.optim)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        return Learner(child, optimizer, parameters, isinstance(optimizer, torch.optim.LBFGS))
+
+    @property
+    def averaged(self) -> Model:
+        """The model that is evaluated and drawn from: its moving average, where there is one."""
+        return self.model if self.ema is None else self.ema.model  # type: ignore[return-value]
+
+    # -- the hot path --------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Every update that is due, on the same micro-batches; then the moving average."""
+        state = self.state
+        micro_batches = self.loader.take(state.samples)
+        scale = lr_scale(self.config.optim, state.samples, self.budget.horizon(state))
+        for number, update in enumerate(self.updates):
+            if update.due(state.step):
+                for group in self.learners[update.trains].optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * scale
+                self.apply(number, update, micro_batches)
+        state.step += 1
+        state.samples += self.batch_size
+        if self.ema is not None:
+            self.ema.update(self.model, samples=state.samples, batch=self.batch_size)
+
+    def apply(self, number: int, update: Update, micro_batches: Sequence[Batch]) -> None:
+        """One optimizer step of one update, over the micro-batches of all processes."""
+        runtime, learner, state = self.runtime, self.learners[update.trains], self.state
+        self._let_learn(update.trains)
+        shares = self._shares(micro_batches)
+        measured: dict[str, Tensor] = {}
+        trial = False
+
+        def closure() -> Tensor:
+            nonlocal trial
+            learner.optimizer.zero_grad(set_to_none=True)
+            measured.clear()
+            for i, (batch, share) in enumerate(zip(micro_batches, shares, strict=True)):
+                # Reseeded here, so that every call of the closure sees one function, and a resume needs no RNG state.
+                runtime.seed(self.config.seed, state.step, number, self.first_micro + i)
+                with runtime.autocast(not update.second_order):
+                    terms = update.loss(batch, state.samples)
+                if share is not None:
+                    terms = {name: term * share for name, term in terms.items()}
+                terms["loss"].backward()
+                for name, term in terms.items():
+                    measured[name] = measured[name] + term.detach() if name in measured else term.detach()
+            gradients = [p.grad for p in learner.parameters if p.grad is not None]
+            runtime.sum([*gradients, *measured.values()])
+            norm = global_norm(gradients) if gradients else torch.zeros(())
+            measured["grad_norm"] = self._gradient_norm = norm
+            if not (trial and learner.searches):
+                self._check(update, measured["loss"], norm, learner)
+            trial = True
+            if self.settings.clip_norm is not None and not learner.searches:
+                torch._foreach_mul_(gradients, (self.settings.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+            return measured["loss"]
+
+        with runtime.uncompiled(update.second_order):
+            learner.optimizer.step(closure)  # type: ignore[arg-type]
+        self._meter(update.prefix, measured)
+
+    def _let_learn(self, name: str) -> None:
+        if name == self._learning:
+            return
+        if self._learning is not None:
+            self.learners[self._learning].child.requires_grad_(False)
+        self.learners[name].child.requires_grad_(True)
+        self._learning = name
+
+    def _shares(self, micro_batches: Sequence[Batch]) -> list[Tensor | float | None]:
+        """Each micro-batch's part of the weight of the global batch; None where it is the whole."""
+        num_micro = self.state.plan[1]
+        if num_micro == 1:
+            return [None]
+        weights = [batch.weight for batch in micro_batches if batch.weight is not None]
+        if not weights:
+            return [1.0 / num_micro] * len(micro_batches)
+        total = torch.stack(weights).sum()
+        self.runtime.sum([total])
+        return [weight / total for weight in weights]
+
+    def _check(self, update: Update, loss: Tensor, norm: Tensor, learner: Learner) -> None:
+        """Keeps a non-finite loss or gradient from the weights: before the step where looking is free (a CPU), else by
+        a flag on the device on which the optimizer skips the step, and which the next log reads."""
+        if self.runtime.looks_free:
+            if not (math.isfinite(norm.item()) and math.isfinite(loss.item())):
+                raise self._non_finite(self.state.step, f"{update.prefix} loss {loss.item():g}, gradient {norm.item():g}")
+            return
+        bad = torch.where(torch.isfinite(norm) & torch.isfinite(loss), -1, self.state.step)
+        self._bad_step = bad if self._bad_step is None else torch.where(self._bad_step >= 0, self._bad_step, bad)
+        # Fused kernels leave weights and state alone where this is 1; once bad, every later step is skipped too.
+        learner.optimizer.found_inf = (self._bad_step >= 0).float()  # type: ignore[attr-defined]
+
+    def _non_finite(self, step: int, what: str) -> NonFiniteError:
+        position = self.state.samples - (self.state.step - step) * self.batch_size
+        ids = step_index(self.config.seed, position, self.batch_size, len(self.data.train)).tolist()
+        shown = ", ".join(map(str, ids[:8])) + (", ..." if len(ids) > 8 else "")
+        return NonFiniteError(
+            f"not finite at step {step}: {what}; samples {shown}; no checkpoint was changed",
+            path=None if self.run is None else self.run.path,
+            fix=f"go on with a smaller rate: genai resume {self.run.path if self.run else 'RUN'} "
+            f"optim.lr={self.config.optim.lr / 3:.1g}",
+        )
+
+    def _meter(self, prefix: str, terms: Mapping[str, Tensor]) -> None:
+        """Sums of the terms since the last log: numbers where reading is free, else tensors on the device."""
+        free = self.runtime.looks_free
+        values = [term.item() if free else term.double() for term in terms.values()]
+        names, sums, count = self._meters.get(prefix, (list(terms), [0.0] * len(values), 0))
+        self._meters[prefix] = (names, [a + b for a, b in zip(sums, values, strict=True)], count + 1)
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Trains until a budget is used up, a metric stops improving or a signal arrives; the last step is saved.
+
+        Raises Interrupted after a signal, NonFiniteError when a loss or gradient is not finite.
+        """
+        if not self.budget.limited:
+            raise ConfigError("no end is set for this training", fix="type trainer.max_minutes=5 or trainer.max_steps=1000")
+        self._check_stop_metric()
+        with self._signals():
+            self._loop()
+
+    def _loop(self) -> None:
+        settings, state = self.settings, self.state
+        if state.step == 0:
+            self._draw_preview()
+            if self._ended():
+                self.save()
+        clock = time.monotonic() - state.seconds
+        saved_seconds = state.seconds
+        self._logged = self._shown = (time.monotonic(), state.samples)
+        while not self._ended():
+            fault(f"step:{state.step}")
+            self.step()
+            self._agree(clock)
+            self.budget.measure(state)
+            record: dict[str, float] = {}
+            if self._due(settings.log_every):
+                record |= self._log()
+            gained = False
+            if self.data.valid is not None and self._due(settings.eval_every) and not self._signal:
+                record |= self._log()
+                held_out = self.evaluate()
+                self._agree(clock)
+                if not self._signal:  # a signal cuts an evaluation short
+                    record |= {f"valid/{name}": value for name, value in held_out.items()}
+                    gained = self._note_gain(held_out)
+            if record:
+                self._write(record)
+            late = settings.save_minutes is not None and state.seconds - saved_seconds > 60 * settings.save_minutes
+            if gained or late or self._due(settings.save_every):
+                self.save()
+                saved_seconds = state.seconds
+            if self._due(settings.preview_every) and not self._signal:
+                self._draw_preview()
+            self._show()
+        if self._signal:
+            raise Interrupted(f"stopped at step {state.step}, saved", signal=self._signal)
+
+    def _due(self, every: int) -> bool:
+        return self._ended() or (every > 0 and self.state.step % every == 0)
+
+    def _ended(self) -> bool:
+        tolerance, norm = self.settings.grad_tolerance, self._gradient_norm
+        converged = tolerance is not None and norm is not None and float(norm) < tolerance
+        return bool(self._signal) or converged or self.budget.used_up(self.state)
+
+    def _agree(self, clock: float) -> None:
+        """The same time and the same signal in all processes, so that they decide alike."""
+        milliseconds = round(1000 * (time.monotonic() - clock))
+        self._signal, milliseconds = self.runtime.agree(self._received, milliseconds)
+        self.state.seconds = milliseconds / 1000
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """A first signal ends the training at the step's end; a second one ends the process at once."""
+        self._received = 0
+
+        def receive(number: int, frame: object) -> None:
+            if self._received:
+                self.console.stop()
+                os._exit(128 + number)  # files are complete at every instant, and the lock goes with the process
+            self._received = number
+
+        before = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, receive)
+        except ValueError:  # not the main thread: whoever owns it decides
+            pass
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # -- what happens on intervals -------------------------------------------------------------------------------------
+
+    def evaluate(self) -> dict[str, float]:
+        """Held-out terms of the averaged weights, over all of the held-out data."""
+        assert self.data.valid is not None
+        micro_size = max(1, self.batch_size // self.state.plan[1])
+        return held_out_terms(
+            self.averaged, self.data.valid, self.runtime, micro_size, self.config.seed, stopped=lambda: bool(self._received)
+        )
+
+    def _check_stop_metric(self) -> None:
+        """A stop metric that is never measured is found before the first step, on one held-out batch."""
+        if self.stop_metric is None:
+            if self.settings.patience is not None:
+                raise ConfigError("trainer.patience needs a metric to watch", fix="type trainer.stop_metric=NAME")
+            return
+        if self.data.valid is None:
+            raise ConfigError(f"trainer.stop_metric={self.stop_metric} needs held-out data", fix="type data.valid_fraction=0.1")
+        if self.settings.stop_metric is not None:
+            few = torch.arange(min(len(self.data.valid), 8))
+            measured = held_out_terms(self.averaged, self.data.valid, self.runtime, 8, self.config.seed, index=few)
+            if self.stop_metric not in measured:
+                raise ConfigError(
+                    f"trainer.stop_metric={self.stop_metric} is not measured", fix=f"choose one of {', '.join(measured)}"
+                )
+
+    def _note_gain(self, held_out: Mapping[str, float]) -> bool:
+        """Whether the stop metric is better than ever; counts the evaluations since it was."""
+        if self.stop_metric is None or self.stop_metric not in held_out:
+            return False
+        state, value = self.state, held_out[self.stop_metric]
+        higher = self.stop_metric in HIGHER_IS_BETTER
+        gained = math.isfinite(value) and (
+            state.best_value is None or (value > state.best_value if higher else value < state.best_value)
+        )
+        if gained:
+            state.best_step, state.best_value, state.evaluations_without_gain = state.step, value, 0
+        else:
+            state.evaluations_without_gain += 1
+        return gained
+
+    def _log(self) -> dict[str, float]:
+        """The means since the last log; raises NonFiniteError if the device's flag says so. The one sync of a step."""
+        if self._bad_step is not None and (bad := int(self._bad_step)) >= 0:
+            raise self._non_finite(bad, "a loss or gradient")
+        state, now = self.state, time.monotonic()
+        if self._meters:
+            self._terms = {
+                f"{prefix}/{name}": float(total) / count
+                for prefix, (names, sums, count) in self._meters.items()
+                for name, total in zip(names, sums, strict=True)
+            }
+            self._meters = {}
+        before, samples = self._logged
+        if state.samples > samples:
+            self._speed = (state.samples - samples) / max(now - before, 1e-9)
+            self._logged = (now, state.samples)
+        rates = {f"lr/{name}": learner.optimizer.param_groups[0]["lr"] for name, learner in self.learners.items()}
+        return {**self._terms, "samples_per_second": self._speed, **rates}
+
+    def _write(self, record: Mapping[str, float]) -> None:
+        state = self.state
+        self._record = {"step": state.step, "samples": state.samples, "seconds": state.seconds, **record}
+        if self.run is not None:
+            self.run.append_metrics(self._record)
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now - self._shown[0] < 0.5 and not self._ended():
+            return
+        state = self.state
+        speed = (state.samples - self._shown[1]) / max(now - self._shown[0], 1e-9)
+        self._shown = (now, state.samples)
+        if not self.runtime.main:
+            return
+        fraction = self.budget.fraction(state)
+        self.console.progress(
+            Progress(
+                step=state.step,
+                samples=state.samples,
+                seconds=state.seconds,
+                fraction=fraction,
+                eta_seconds=state.seconds * (1 / fraction - 1) if fraction else None,
+                samples_per_second=speed,
+                memory_bytes=self.runtime.peak_bytes(),
+                terms=self._terms,
+            )
+        )
+
+    def _draw_preview(self) -> None:
+        if self.preview is not None and self.runtime.main:
+            with evaluating(self.averaged) as model:
+                self.preview(model, self.state.step)
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Writes a checkpoint of this step, then prunes old ones."""
+        if self.run is None:
+            return
+        state = self.state
+        state.meters = {
+            prefix: (names, [float(s) for s in sums], count) for prefix, (names, sums, count) in self._meters.items()
+        }
+        tensors: dict[str, Mapping[str, Tensor]] = {"model": self.model.state_dict(), "optim": {}}
+        for name, learner in self.learners.items():
+            packed, state.optimizers[name] = pack_state(learner.optimizer, self.names)
+            tensors["optim"] = {**tensors["optim"], **packed}
+        if self.ema is not None:
+            tensors["ema"] = self.ema.model.state_dict()
+        self.run.flush_metrics()
+        saved = checkpoints.save(
+            self.run.checkpoints,
+            step=state.step,
+            model=self.config.model.name,
+            run_id=self.run.id,
+            tensors=tensors,
+            documents={"state": asdict(state), "config": plain(self.config), "spec": plain(self.data.spec)},
+        )
+        protect = {state.step} | ({state.best_step} if state.best_step is not None else set())
+        checkpoints.prune(self.run.checkpoints, keep=self.settings.keep, protect=protect)
+        self.run.saved(saved.path.name, state.best_step, state.best_value, self.stop_metric)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Takes up the training where `checkpoint` was saved. Raises CheckpointError when it does not fit."""
+        try:
+            state = read(State, checkpoint.json("state.json"))
+        except ConfigErrors as error:
+            raise CheckpointError(f"damaged training state: {error.lines()[0]}", path=checkpoint.path) from error
+        if state.data != self.state.data:
+            raise DataError(
+                "the data or its split is not what this run was trained on",
+                path=self.config.data.path or self.config.data.name,
+                fix="put the data back, or start a new run with model.init_from=RUN",
+            )
+        load_weights(self.model, checkpoint, "model")
+        if self.ema is not None:
+            load_weights(self.ema.model, checkpoint, "ema" if checkpoint.has("ema") else "model")
+        tensors = checkpoint.tensors("optim")
+        for name, learner in self.learners.items():
+            unpack_state(learner.optimizer, self.names, tensors, state.optimizers[name])
+        differing = [
+            f"{key} {was}, now {self.state.environment.get(key)}"
+            for key, was in state.environment.items()
+            if was != self.state.environment.get(key)
+        ]
+        if state.plan != self.state.plan:
+            differing.append(f"batch and micro-batches {state.plan}, now {self.state.plan}")
+        if differing and self.runtime.main:
+            self.console.warn(f"not bit-exact from here: {'; '.join(differing)}")
+        self._meters = {prefix: (list(n), list(s), count) for prefix, (n, s, count) in state.meters.items()}
+        state.plan, state.environment = self.state.plan, self.state.environment
+        self.state = state
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[Model]:
+    """The model in evaluation mode, without gradients."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        model.train(training)
+
+
+def held_out_terms(
+    model: Model,
+    split: Split,
+    runtime: Runtime,
+    batch_size: int,
+    seed: int,
+    *,
+    index: Tensor | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, float]:
+    """`model.evaluate` averaged by weight over a split (or the samples of `index`), shared among the processes."""
+    split = split.to(runtime.device)
+    parts = (torch.arange(len(split)) if index is None else index).split(batch_size)
+    totals: dict[str, Tensor] = {}
+    weight_sum = torch.zeros((), dtype=torch.float64, device=runtime.device)
+    with evaluating(model):
+        for number in range(runtime.rank, len(parts), runtime.world):
+            if stopped():
+                break
+            batch = split.fetch(parts[number].to(runtime.device) if not split.streams else parts[number])
+            batch = to_runtime(batch, runtime)
+            runtime.seed(seed, _EVALUATION, number)
+            with runtime.autocast():
+                terms = model.evaluate(batch)
+            weight = torch.tensor(float(len(batch))) if batch.weight is None else batch.weight
+            weight = weight.to(weight_sum)
+            weight_sum += weight
+            for name, term in terms.items():
+                totals[name] = totals.get(name, torch.zeros_like(weight_sum)) + term.double() * weight
+    names = sorted(totals)
+    runtime.sum([weight_sum, *(totals[name] for name in names)])
+    return {name: float(totals[name] / weight_sum) for name in names}

@@ -81,7 +81,12 @@ class Interrupted(GenaiError):
         self.exit_code = 128 + signal
 
 
-def error_of(exit_code: int) -> type[GenaiError]:
-    """The kind of error behind a process's exit code; GenaiError where the code is not one of ours."""
-    kinds = (ConfigError, DataError, CheckpointError, NonFiniteError, OutOfMemoryError, OutputError, BusyError, SecurityError)
-    return next((kind for kind in (*kinds, PeerLostError) if kind.exit_code == exit_code), GenaiError)
+class Reported(GenaiError):
+    """Another process of this job has failed and has said why; only its exit code is left to pass on."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("a process of this job failed, its message is above")
+        self.exit_code = exit_code
+
+    def lines(self) -> list[str]:
+        return []

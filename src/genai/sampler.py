@@ -1,0 +1,113 @@
+"""Draws from a trained model: one generator per sample, batches of one size, decoded to data units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genai.contract import Model, Request, Spec
+from genai.device import Runtime, mix
+from genai.errors import ConfigError
+from genai.factory import Trained
+from genai.schema import unknown
+
+PREVIEW_SEED = 0
+_PREVIEW_ROWS, _PREVIEW_COLUMNS, _PREVIEW_POINTS = 10, 8, 1000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be drawn: the seed of each sample's own generator, and its label where there are classes.
+
+    Sample i without named labels is of class i modulo the number of classes; with named labels each gets `count`
+    samples, which share their seeds, so that rows of a grid differ in the label alone. Neither depends on the count.
+    """
+
+    seeds: tuple[int, ...]
+    labels: tuple[int, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+
+def plan(spec: Spec, *, seed: int, count: int, labels: Sequence[int] | None = None) -> Plan:
+    classes = spec.label_classes
+    if labels is None:
+        return Plan(
+            tuple(mix(seed, i) for i in range(count)), tuple(i % classes for i in range(count)) if classes else None
+        )
+    if not classes:
+        raise ConfigError("this model was trained without labels", fix="leave --label out")
+    return Plan(
+        tuple(mix(seed, i) for _ in labels for i in range(count)), tuple(label for label in labels for _ in range(count))
+    )
+
+
+def label_index(spec: Spec, label: str) -> int:
+    """A class by its index or its name. Raises ConfigError with the nearest name."""
+    classes = spec.label_classes
+    if not classes:
+        raise ConfigError("this model was trained without labels", fix="leave --label out")
+    names = spec.cond["label"].names
+    if label in names:
+        return names.index(label)
+    if label.isdecimal():
+        if int(label) < classes:
+            return int(label)
+        raise ConfigError(f"--label {label}: there are {classes} classes", fix=f"type a number from 0 to {classes - 1}")
+    raise unknown("label", label, names or map(str, range(classes)))
+
+
+def draw(model: Model, drawn: Plan, runtime: Runtime, *, batch_size: int) -> Iterator[Tensor]:
+    """The samples in model units on the device, batch after batch, so that memory does not grow with their number.
+
+    Every batch is of `batch_size`: the last one is filled up with copies that are thrown away, so that a sample is the
+    same bit for bit whatever else was asked for. Raises ConfigError for a model that predicts: it needs an input.
+    """
+    if model.predicts != "data":
+        raise ConfigError("this model predicts a target and needs an input", fix="type genai eval RUN")
+    for start in range(0, len(drawn), batch_size):
+        positions = range(start, min(start + batch_size, len(drawn)))
+        rows = [*positions, *[positions[-1]] * (batch_size - len(positions))]
+        cond = {}
+        if drawn.labels is not None:
+            cond["label"] = torch.tensor([drawn.labels[i] for i in rows], device=runtime.device)
+        request = Request(
+            count=batch_size,
+            cond=cond,
+            generators=[torch.Generator().manual_seed(drawn.seeds[i]) for i in rows],
+            device=runtime.device,
+            dtype=runtime.dtype,
+        )
+        runtime.seed(drawn.seeds[start])
+        with torch.no_grad(), runtime.autocast():
+            yield model.draw(request)[: len(positions)]
+
+
+def data_units(x: Tensor, spec: Spec) -> Tensor:
+    """Model units -> what the data's files hold, on the CPU: grey levels 0 to 255 as uint8, coordinates as float32."""
+    if spec.kind == "token":
+        return x.cpu()
+    shape = (-1, *[1] * (len(spec.shape) - 1))
+    scale, offset = (torch.tensor(v, dtype=torch.float32).view(shape) for v in (spec.scale, spec.offset))
+    values = x.float().cpu() * scale + offset
+    return values.round().clamp(0, 255).to(torch.uint8) if spec.modality == "image" else values
+
+
+def samples(trained: Trained, drawn: Plan, runtime: Runtime, *, batch_size: int) -> Iterator[Tensor]:
+    """Decoded samples in data units, batch after batch."""
+    for x in draw(trained.model, drawn, runtime, batch_size=batch_size):
+        yield data_units(trained.decode(x), trained.output)
+
+
+def preview_plan(spec: Spec, output: Spec) -> Plan:
+    """The fixed plan of previews: class rows of eight, 64 pictures, or a cloud of points."""
+    if output.modality == "points":
+        return plan(spec, seed=PREVIEW_SEED, count=_PREVIEW_POINTS)
+    if spec.label_classes:
+        rows = range(min(spec.label_classes, _PREVIEW_ROWS))
+        return plan(spec, seed=PREVIEW_SEED, count=_PREVIEW_COLUMNS, labels=rows)
+    return plan(spec, seed=PREVIEW_SEED, count=_PREVIEW_COLUMNS**2)

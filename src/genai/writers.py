@@ -1,0 +1,149 @@
+"""Samples as files: pictures with a grid, points with a scatter plot, arrays."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from genai.contract import Spec
+from genai.errors import OutputError
+
+Array = NDArray[np.generic]
+_TILE = 56  # least pixels of a picture's shorter side in a grid
+_GRID_LIMIT = 400  # pictures in a grid
+_PLOT = 640
+
+
+@contextmanager
+def output(folder: Path) -> Iterator[None]:
+    """Says which folder could not be written. Raises OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write samples: {error.strerror or error}", path=folder, fix="type --out DIR") from error
+
+
+def write_npz(folder: Path, values: Array, labels: Sequence[int] | None, spec: Spec) -> None:
+    """`samples.npz`: `samples` (uint8 NHWC for pictures, float32 in data units for points) and `labels`."""
+    arrays = {"samples": _channels_last(values) if spec.modality == "image" else values}
+    if labels is not None:
+        arrays["labels"] = np.asarray(labels, dtype=np.int64)
+    with output(folder), open(folder / "samples.npz", "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def write_files(
+    folder: Path, values: Array, labels: Sequence[int] | None, spec: Spec, texts: Mapping[str, str]
+) -> list[str]:
+    """Writes by modality and returns the names of the files: pictures one by one, points as samples.csv; both with an
+    overview, `grid.png`. `texts` go into every PNG."""
+    with output(folder):
+        if spec.modality == "image":
+            pictures = _channels_last(values)
+            digits = max(5, len(str(len(pictures))))
+            names = [f"{i:0{digits}d}.png" for i in range(len(pictures))]
+            for name, picture in zip(names, pictures, strict=True):
+                _save(_picture(picture), folder / name, texts)
+            write_overview(folder / "grid.png", values, labels, spec, texts)
+            return ["grid.png", *names]
+        if spec.modality == "points":
+            with open(folder / "samples.csv", "w", newline="") as file:
+                rows = csv.writer(file)
+                rows.writerow([f"x{i}" for i in range(values.shape[1])] + (["label"] if labels is not None else []))
+                for i, row in enumerate(values.tolist()):
+                    rows.writerow([f"{v:.7g}" for v in row] + ([labels[i]] if labels is not None else []))
+            write_overview(folder / "grid.png", values, labels, spec, texts)
+            return ["grid.png", "samples.csv"]
+        write_npz(folder, values, labels, spec)
+        return ["samples.npz"]
+
+
+def write_overview(
+    path: Path, values: Array, labels: Sequence[int] | None, spec: Spec, texts: Mapping[str, str]
+) -> None:
+    """One picture of all samples: a grid, with a row (or several) per class where there are labels, or a scatter plot."""
+    drawers: dict[str, Callable[[], Image.Image]] = {
+        "image": lambda: grid(_channels_last(values), labels, spec.cond["label"].names if labels is not None else ()),
+        "points": lambda: scatter(values.astype(np.float64)),
+    }
+    if spec.modality in drawers:
+        with output(path.parent):
+            _save(drawers[spec.modality](), path, texts)
+
+
+def grid(pictures: Array, labels: Sequence[int] | None, names: Sequence[str]) -> Image.Image:
+    """Pictures (N, H, W, C) uint8 side by side, enlarged by whole factors; rows by class, with the classes' names."""
+    pictures = pictures[:_GRID_LIMIT]
+    count, height, width = pictures.shape[:3]
+    rows: list[tuple[str, list[int]]] = []
+    if labels is None:
+        columns = math.ceil(math.sqrt(count))
+        rows = [("", list(range(i, min(i + columns, count)))) for i in range(0, count, columns)]
+    else:
+        of_class: dict[int, list[int]] = {}
+        for i in range(count):
+            of_class.setdefault(labels[i], []).append(i)
+        columns = min(max(map(len, of_class.values())), 20)
+        for label in sorted(of_class):
+            name = names[label] if label < len(names) else str(label)
+            members = of_class[label]
+            for start in range(0, len(members), columns):
+                rows.append((name if start == 0 else "", members[start : start + columns]))
+    factor = max(1, math.ceil(_TILE / min(height, width)))
+    tile_height, tile_width, gap = height * factor, width * factor, 2
+    font = ImageFont.load_default(13)
+    margin = max((round(font.getlength(name)) for name, _ in rows), default=0)
+    margin = margin + 12 if margin else 0
+    canvas = Image.new("RGB", (margin + columns * (tile_width + gap) + gap, len(rows) * (tile_height + gap) + gap), "white")
+    pen = ImageDraw.Draw(canvas)
+    for row, (name, members) in enumerate(rows):
+        top = gap + row * (tile_height + gap)
+        if name:
+            pen.text((6, top + tile_height // 2), name, fill="black", font=font, anchor="lm")
+        for column, i in enumerate(members):
+            tile = _picture(pictures[i]).resize((tile_width, tile_height), Image.Resampling.NEAREST)
+            canvas.paste(tile, (margin + gap + column * (tile_width + gap), top))
+    return canvas
+
+
+def scatter(points: NDArray[np.float64]) -> Image.Image:
+    """The first two coordinates of points (N, D) in a frame that holds 99.8 % of them, with its limits written."""
+    xy = np.stack([points[:, 0], points[:, min(1, points.shape[1] - 1)]], axis=1)
+    low, high = np.quantile(xy, 0.001, axis=0), np.quantile(xy, 0.999, axis=0)
+    centre, half = (low + high) / 2, max(float((high - low).max()) / 2 * 1.1, 1e-6)
+    margin, side = 40, _PLOT - 60
+    canvas = Image.new("RGB", (_PLOT, _PLOT), "white")
+    pen = ImageDraw.Draw(canvas, "RGBA")
+    pen.rectangle((margin, 20, margin + side, 20 + side), outline=(0, 0, 0, 255))
+    where = (xy - (centre - half)) / (2 * half) * side
+    for x, y in where[((where >= 0) & (where <= side)).all(axis=1)]:
+        left, top = margin + x, 20 + side - y
+        pen.ellipse((left - 2, top - 2, left + 2, top + 2), fill=(31, 84, 148, 90))
+    font = ImageFont.load_default(12)
+    for fraction, anchor in ((0.0, "l"), (1.0, "r")):
+        x, y = centre - half + 2 * half * fraction
+        pen.text((margin + fraction * side, 26 + side), f"{x:.3g}", fill="black", font=font, anchor=anchor + "t")
+        pen.text((margin - 4, 20 + side * (1 - fraction)), f"{y:.3g}", fill="black", font=font, anchor="rm")
+    return canvas
+
+
+def _channels_last(values: Array) -> Array:
+    return np.ascontiguousarray(np.moveaxis(values, 1, -1))
+
+
+def _picture(pixels: Array) -> Image.Image:
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def _save(picture: Image.Image, path: Path, texts: Mapping[str, str]) -> None:
+    info = PngImagePlugin.PngInfo()
+    for key, value in texts.items():
+        info.add_text(key, value)
+    picture.save(path, pnginfo=info)

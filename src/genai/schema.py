@@ -95,7 +95,7 @@ def schema_of_defaults(name: str, defaults: Mapping[str, Any], base: type) -> ty
         if key not in known:
             hint = Any if value is None else Union[int, float] if type(value) is float else type(value)
             extra.append((key, hint, field(default_factory=lambda value=value: value)))  # type: ignore[misc]
-    made = dataclasses.make_dataclass(name.title(), extra, bases=(base,), kw_only=True)
+    made = dataclasses.make_dataclass(name.title(), extra, bases=(base,), frozen=True, kw_only=True)
     made.__schema_hints__ = {**known, **{key: hint for key, hint, _ in extra}}  # type: ignore[attr-defined]
     return made
 

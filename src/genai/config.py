@@ -1,0 +1,328 @@
+"""The only file that talks to Hydra: what was typed becomes a checked Config, once or for every job of a sweep."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, cast
+
+from genai import registry
+from genai.errors import ConfigError, ConfigErrors, DataError, Interrupted
+from genai.overrides import Arguments, read_arguments
+from genai.schema import Config, Count, Dtype, SamplingConfig, plain, read
+from genai.search_path import SHIPPED, SearchPath, where
+from genai.settings import (
+    AUTO,
+    BASES,
+    Change,
+    assign,
+    defaults_of,
+    differences,
+    from_plain,
+    read_config,
+    text_keys,
+    to_yaml,
+)
+
+__all__ = [
+    "Change",
+    "Outcome",
+    "VerbConfig",
+    "change_config",
+    "compose_train",
+    "compose_verb",
+    "differences",
+    "read_config",
+    "run_hydra",
+    "to_yaml",
+    "where",
+]
+
+T = TypeVar("T")
+
+
+# -- one run -----------------------------------------------------------------------------------------------------------
+
+
+def compose_train(model: str, overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Config:
+    """The checked configuration of one run. Raises ConfigErrors with every mistake, or DataError."""
+    search = SearchPath.of(config_dirs)
+    arguments = read_arguments(model, overrides, search, sweep=False)
+    return _finish(_compose("train", arguments.hydra(search, model)), model, search, arguments.mistakes)
+
+
+def _finish(values: dict[str, Any], model: str, search: SearchPath, mistakes: Sequence[ConfigError] = ()) -> Config:
+    """Resolves net=auto and checks. Mistakes of the configuration are told before those of the data."""
+    found = list(mistakes)
+    no_data: DataError | None = None
+    net = values.get("net")
+    if isinstance(net, dict) and net.get("name") == AUTO:
+        try:
+            name = _net_for_data(values, model)
+            defaults = defaults_of("net", name, search)
+            values = {**values, "net": _merged(defaults, {k: v for k, v in net.items() if k != "name"})}
+        except ConfigError as error:
+            found.append(error)
+        except DataError as error:
+            no_data = error
+    config: Config | None = None
+    try:
+        config = from_plain(values, search, mistakes=found)
+    finally:
+        if no_data is not None and config is not None:
+            raise no_data
+    return config
+
+
+def _net_for_data(values: Mapping[str, Any], model: str) -> str:
+    data, nets = values.get("data"), values.get("model", {}).get("nets")
+    if not isinstance(data, dict) or not isinstance(data.get("name"), str):
+        raise ConfigError(f"'{model}' names no data set of its own", fix="add data=NAME or data.path=PATH")
+    if not isinstance(nets, dict):
+        raise ConfigError(f"'{model}' names no nets (model.nets)", fix="add net=NAME")
+    if data.get("codec") is not None:
+        modality = "latent" if "latent" in nets else "image"
+    else:
+        modality = registry.find("data", data["name"]).modality
+        if data.get("path") is not None or not modality:
+            from genai.data.source import modality_of
+
+            path = data.get("path")
+            modality = modality_of(data["name"], None if path is None else str(path))
+    if modality not in nets:
+        known = ", ".join(nets)
+        raise ConfigError(f"'{model}' names no net for {modality} data, only for {known}", fix="add net=NAME")
+    return str(nets[modality])
+
+
+def _merged(defaults: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(defaults)
+    for key, value in given.items():
+        inner = result.get(key)
+        result[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
+    return result
+
+
+# -- jobs --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Outcome(Generic[T]):
+    """How one job ended: its value or its error, the settings that were typed for it, and its time."""
+
+    overrides: list[str]
+    value: T | None = None
+    error: Exception | None = None
+    seconds: float = 0.0
+
+    def __float__(self) -> float:
+        """What a sweeper that optimises reads."""
+        if self.error is not None:
+            raise self.error
+        return float(self.value)  # type: ignore[arg-type]
+
+
+class _StopSweep(BaseException):
+    """Carries a signal through Hydra, which goes on after any Exception."""
+
+
+def run_hydra(
+    model: str,
+    overrides: Sequence[str],
+    config_dirs: Sequence[Path],
+    task: Callable[[Config], T],
+    multirun: bool,
+) -> list[Outcome[T]]:
+    """Runs `task` through Hydra's own run or multirun, so that its sweepers and launchers work.
+
+    The whole sweep is checked before its first job starts, and a job that fails does not stop the others. A signal
+    does: the outcomes so far are returned, the last of which holds the Interrupted. A single run raises its error.
+    """
+    search = SearchPath.of(config_dirs)
+    arguments = read_arguments(model, overrides, search, sweep=multirun)
+    if multirun:
+        _check_sweep(model, arguments, search)
+    elif arguments.mistakes:
+        compose_train(model, overrides, config_dirs)
+    outcomes: list[Outcome[T]] = []
+
+    def job(values: Any) -> Outcome[T]:
+        outcome: Outcome[T] = Outcome(_typed_overrides())
+        outcomes.append(outcome)
+        started = time.monotonic()
+        try:
+            outcome.value = task(_finish(_to_plain(values), model, search))
+        except Exception as error:
+            outcome.error = error
+        outcome.seconds = time.monotonic() - started
+        if multirun and isinstance(outcome.error, Interrupted):
+            raise _StopSweep
+        return outcome
+
+    with _session("train") as hydra:
+        try:
+            if multirun:
+                batches = hydra.multirun("train", job, [*arguments.hydra(search, model), "hydra.mode=MULTIRUN"])
+                # Jobs of other processes come back through Hydra; sweepers that optimise return nothing.
+                done = [item.return_value for batch in batches or () for item in batch]
+                return done or outcomes
+            hydra.run("train", job, arguments.hydra(search, model))
+        except _StopSweep:
+            return outcomes
+        except Exception as error:
+            raise _of_hydra(error) from error
+    if outcomes[0].error is not None:
+        raise outcomes[0].error
+    return outcomes
+
+
+def _check_sweep(model: str, arguments: Arguments, search: SearchPath) -> None:
+    """Composes the first job, then puts every value of the sweep in its place: all mistakes before anything runs."""
+    values = _compose("train", arguments.hydra(search, model, first_job=True))
+    found = list(arguments.mistakes)
+    variants = [values]
+    for key, options in arguments.swept.items():
+        for option in options[1:]:
+            variant = copy.deepcopy(values)
+            assign(variant, key, option)
+            variants.append(variant)
+    for variant in variants:
+        try:
+            _finish(variant, model, search, found)
+        except ConfigErrors as errors:
+            found = errors.mistakes
+        except DataError:
+            continue  # one path of several: its job will say so
+    if found:
+        raise ConfigErrors(found)
+
+
+def _typed_overrides() -> list[str]:
+    from hydra.core.hydra_config import HydraConfig
+
+    return [str(item).lstrip("+") for item in HydraConfig.get().overrides.task if not str(item).startswith("model=")]
+
+
+# -- settings on top of a run ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerbConfig:
+    """What `genai sample` or `genai eval` goes by, besides the run's own settings."""
+
+    sampling: SamplingConfig
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    threads: Count | None = None
+    data: dict[str, Any] | None = None  # with a name: another set in place of the run's
+
+    def with_data(self, config: Config) -> Config:
+        """The run's Config with these data settings. Raises ConfigErrors with every mistake."""
+        values = plain(config)
+        given = self.data or {}
+        if "name" in given:
+            # Another set is brought to the shape that the model learned on, unless told otherwise.
+            kept = {key: values["data"].get(key) for key in ("size", "channels", "codec")}
+            values["data"] = {**given, **{key: value for key, value in kept.items() if given.get(key) is None}}
+        else:
+            values["data"] = _merged(values["data"], given)
+        return from_plain(values, SearchPath.of())
+
+
+def compose_verb(verb: Literal["sample", "eval"], overrides: Sequence[str]) -> VerbConfig:
+    """The settings typed for a verb on a run. Raises ConfigErrors with every mistake that shows without the run."""
+    search = SearchPath.of()
+    groups = ("sampling", "data") if verb == "eval" else ("sampling",)
+    paths = {"data.path"}
+    keys = ({"device", "dtype", *paths}, paths)
+    arguments = read_arguments(None, overrides, search, sweep=False, groups=groups, keys=keys)
+    values = _compose(verb, arguments.hydra(search, None))
+    mistakes = list(arguments.mistakes)
+    if verb == "sample" and "data" in values:
+        mistakes.append(ConfigError("sampling reads no data set", fix="drop the data settings"))
+        del values["data"]
+    try:
+        config = read(VerbConfig, values)
+    except ConfigErrors as errors:
+        mistakes += errors.mistakes
+    if mistakes:
+        raise ConfigErrors(mistakes)
+    return config
+
+
+def change_config(config: Config, overrides: Sequence[str]) -> tuple[Config, list[Change]]:
+    """A run's settings with those typed for its resumption, and what that changes.
+
+    Raises ConfigErrors with every mistake, among them the changes that a run cannot take.
+    """
+    search = SearchPath.of()
+    keys = text_keys(config.model.name, search)
+    arguments = read_arguments(None, overrides, search, sweep=False, groups=(), keys=keys)
+    mistakes = arguments.mistakes
+    values = plain(config)
+    for key, value in arguments.values.items():
+        if "${" in str(value):
+            mistakes.append(ConfigError(f"'{key}' holds an interpolation", fix=f"type the value: {key}=VALUE"))
+        elif key in BASES:
+            mistakes.append(ConfigError(f"'{key}' cannot be chosen anew in a run that goes on", fix="start a new run"))
+        else:
+            assign(values, key, value)
+    changed = from_plain(values, search, mistakes=mistakes)
+    return changed, differences(config, changed)
+
+
+# -- Hydra -------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _session(job: str) -> Iterator[Any]:
+    """Hydra's one session of this process: the object whose run, multirun and compose_config we call."""
+    from hydra import initialize_config_module, version
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()  # a session left behind refuses a second one
+    base = {"version_base": "1.3"} if version.__version__.startswith("1.3") else {}
+    with initialize_config_module(SHIPPED, job_name=job, **base):
+        yield GlobalHydra.instance().hydra
+
+
+def _compose(root: str, overrides: list[str]) -> dict[str, Any]:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import open_dict
+
+    with _session(root) as hydra:
+        try:
+            config = hydra.compose_config(root, overrides, RunMode.RUN, from_shell=False, with_log_configuration=False)
+            with open_dict(config.hydra):
+                config.hydra.job.num, config.hydra.job.id = 0, "0"
+            HydraConfig.instance().set_config(config)  # for ${hydra:...}
+            with open_dict(config):
+                del config["hydra"]
+            return _to_plain(config)
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise _of_hydra(error) from error
+
+
+def _to_plain(config: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    try:
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except Exception as error:  # an interpolation that leads nowhere
+        raise _of_hydra(error) from error
+    assert isinstance(values, dict)
+    return cast(dict[str, Any], values)
+
+
+def _of_hydra(error: Exception) -> ConfigError:
+    """Hydra's own complaint as ours: every failure of composing is about what was typed or a YAML."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = ", ".join(lines[:2]) if lines else type(error).__name__
+    return ConfigErrors([ConfigError(f"the configuration cannot be composed: {text[:300]}")])

@@ -1,0 +1,208 @@
+"""A whole configuration from plain data, typed by the components it names; and what may change when a run goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from genai import registry
+from genai.errors import CheckpointError, ConfigError, ConfigErrors
+from genai.schema import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    NetConfig,
+    OptimConfig,
+    PathText,
+    hints,
+    plain,
+    read,
+    schema_of_defaults,
+)
+from genai.search_path import SearchPath
+
+BASES: dict[str, type] = {"model": ModelConfig, "net": NetConfig, "data": DataConfig, "optim": OptimConfig}
+AUTO = "auto"  # the net that the model names for the kind of data
+
+
+def from_plain(values: Any, search: SearchPath, *, mistakes: Sequence[ConfigError] = ()) -> Config:
+    """The Config of plain data. Raises ConfigErrors with `mistakes` and all that it finds itself."""
+    found = list(mistakes)
+    config: Config | None = None
+    try:
+        config = read(_typed_by(values, search, found), values)
+    except ConfigErrors as errors:
+        found += errors.mistakes
+    if found:
+        unique = list({str(mistake): mistake for mistake in found}.values())
+        raise ConfigErrors(unique)
+    assert config is not None
+    return Config(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Config)})
+
+
+def read_config(values: Any, *, path: object = None) -> Config:
+    """The Config of a config.json at `path`, already plain. Raises CheckpointError for what does not fit."""
+    try:
+        return from_plain(values, SearchPath())
+    except ConfigError as error:
+        raise CheckpointError(
+            f"config.json does not fit: {error.lines()[0].split(' - ')[0]}",
+            path=path,
+            fix="use the version or the plug-in that wrote the run",
+        ) from error
+
+
+def component_schema(group: str, name: str, search: SearchPath) -> type:
+    """The dataclass of a component; one made from its YAML where a plug-in states none. Raises ConfigError."""
+    component = registry.find(group, name)
+    if component.schema:
+        return cast(type, registry.load(component.schema))
+    return schema_of_defaults(name, defaults_of(group, name, search), BASES[group])
+
+
+def defaults_of(group: str, name: str, search: SearchPath) -> dict[str, Any]:
+    """What a component's YAML sets; {} where there is no such file."""
+    import yaml  # type: ignore[import-untyped]
+
+    file = search.file(group, name)
+    if file is None:
+        return {}
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not readable as YAML: {error}", path=file) from error
+    inner = content.get(group) if isinstance(content, dict) else None
+    content = inner if isinstance(inner, dict) else content
+    return content if isinstance(content, dict) else {}
+
+
+def text_keys(model: str, search: SearchPath) -> tuple[set[str], set[str]]:
+    """(dotted keys that hold text, those of them that hold paths) of a run of `model`."""
+    types = dict(hints(Config))
+    if model in registry.components("model"):
+        types["model"] = component_schema("model", model, search)
+    texts: set[str] = set()
+    paths: set[str] = set()
+    _collect_text_keys(types, "", texts, paths)
+    return texts, paths
+
+
+def to_yaml(config: Config) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True, width=120))
+
+
+# -- what may change when a run goes on ------------------------------------------------------------------------------
+
+Kind = Literal["harmless", "schedule", "impossible"]
+
+_HARMLESS = {
+    *(f"trainer.{name}" for name in ("eval_every", "save_every", "save_minutes", "preview_every", "log_every")),
+    *(f"trainer.{name}" for name in ("log_seconds", "keep", "stop_metric", "patience", "timeout_seconds")),
+    *("device", "dtype", "compile", "deterministic", "threads", "data.path", "data.workers", "trainer.grad_tolerance"),
+}
+_IMPOSSIBLE = {"optim.name"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting that differs from the run's: harmless, one that rebuilds the schedule, or impossible."""
+
+    key: str
+    old: Any
+    new: Any
+    kind: Kind
+
+    def __str__(self) -> str:
+        effect = "rebuilds the schedule" if self.kind == "schedule" else self.kind
+        return f"{self.key}: {self.old} -> {self.new} ({effect})"
+
+
+def differences(old: Config, new: Config) -> list[Change]:
+    """Every setting that differs, in the order of the settings. Raises ConfigErrors for those a run cannot take."""
+    before, after = flat(plain(old)), flat(plain(new))
+    keys = list(dict.fromkeys([*before, *after]))
+    pairs = [(key, before.get(key), after.get(key)) for key in keys]
+    changes = [Change(key, one, other, _kind(key, one, other)) for key, one, other in pairs if one != other]
+    fix = "start a new run; model.init_from=RUN takes the weights along"
+    impossible = [
+        ConfigError(f"'{change.key}' cannot change from {change.old} to {change.new} in a run that goes on", fix=fix)
+        for change in changes
+        if change.kind == "impossible"
+    ]
+    if impossible:
+        raise ConfigErrors(impossible)
+    return changes
+
+
+def flat(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """Dotted key -> value of nested mappings."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            result |= flat(value, f"{at}{key}.")
+        else:
+            result[f"{at}{key}"] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+def assign(values: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a dotted key of nested mappings; what is no mapping on the way is replaced."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        node = values.get(parent)
+        if not isinstance(node, dict):
+            node = values[parent] = {}
+        values = node
+    values[last] = value
+
+
+def _kind(key: str, old: Any, new: Any) -> Kind:
+    if key in _IMPOSSIBLE:
+        return "impossible"
+    if key in _HARMLESS or key.startswith("sampling."):
+        return "harmless"
+    if key == "trainer.ema_half_life_samples" and (old is None or new is None):
+        return "impossible"  # an average cannot begin or end half-way
+    if key.startswith(("optim.", "trainer.")):
+        return "schedule"
+    return "impossible"
+
+
+# -- types of the chosen components ------------------------------------------------------------------------------------
+
+
+def _typed_by(values: Any, search: SearchPath, mistakes: list[ConfigError]) -> type[Config]:
+    """Config with the types of the components that `values` names; Any in place of one that does not exist."""
+    types = dict(hints(Config))
+    for group in BASES:
+        node = values.get(group) if isinstance(values, Mapping) else None
+        name = node.get("name") if isinstance(node, Mapping) else None
+        if not isinstance(name, str):
+            continue
+        if group == "net" and name == AUTO:
+            types[group] = Any
+            continue
+        try:
+            types[group] = component_schema(group, name, search)
+        except ConfigError as error:
+            mistakes.append(error)
+            types[group] = Any
+    made = dataclasses.make_dataclass("Config", [], bases=(Config,), frozen=True, kw_only=True)
+    made.__schema_hints__ = types  # type: ignore[attr-defined]
+    return made
+
+
+def _collect_text_keys(types: Mapping[str, Any], at: str, texts: set[str], paths: set[str]) -> None:
+    for name, hint in types.items():
+        kinds = {hint, *get_args(hint)} - {type(None)}
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            _collect_text_keys(hints(hint), f"{at}{name}.", texts, paths)
+        elif PathText in kinds:
+            texts.add(at + name)
+            paths.add(at + name)
+        elif hint is str or get_args(hint) in ((str, type(None)), (type(None), str)):
+            texts.add(at + name)

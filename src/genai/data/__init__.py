@@ -1,0 +1,29 @@
+"""The data sets that can be named. Imports no torch and no numpy."""
+
+from __future__ import annotations
+
+from genai.registry import Component
+
+COMPONENTS: dict[str, Component] = {
+    "fashion_mnist": Component(
+        "genai.data.packaged:open_fashion_mnist",
+        "clothes, 28x28 grey, 10 classes: 10,000 + 2,000 in the package, all 70,000 with data.path=FOLDER",
+        modality="image",
+    ),
+    "digits": Component(
+        "genai.data.packaged:open_digits", "handwritten digits, 8x8 grey, 10 classes, 1,797 pictures", modality="image"
+    ),
+    "ring8": Component(
+        "genai.data.points:open_ring8",
+        "8 Gaussians on a circle of radius 1, standard deviation 0.01",
+        modality="points",
+    ),
+    "grid25": Component(
+        "genai.data.points:open_grid25", "25 Gaussians on a 5 x 5 grid, standard deviation 0.05", modality="points"
+    ),
+    "moons": Component("genai.data.points:open_moons", "two interleaved half circles, 2 classes", modality="points"),
+    "path": Component(
+        "genai.data.path:open_path",
+        "your own: data.path=FOLDER of pictures (sub-folders are classes), .npz, .npy or idx",
+    ),
+}

@@ -1,0 +1,215 @@
+"""Pictures and points of .npz and .npy files, read without unpickling and, where the file allows, without loading."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from genai.data import sniff
+from genai.data.images import Frame, Look, frame_of, prepare
+from genai.data.source import RESIDENT_BYTES, Part, Source
+from genai.errors import DataError
+from genai.schema import DataConfig
+
+_MOST_UNPACKED_BYTES = 8 << 30  # of a compressed array, which must be held in memory
+_ROWS_AT_ONCE = 2048
+
+
+class ArrayRows:
+    """Pictures of an array that stays in its file, brought to the frame when asked for."""
+
+    def __init__(self, images: np.ndarray, frame: Frame) -> None:
+        self._images, self._frame = images, frame
+        self.shape: tuple[int, ...] = frame.shape
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, index: np.ndarray) -> np.ndarray:
+        return prepare(self._images[index], self._frame)
+
+    def digest(self) -> bytes:
+        chosen = np.unique(np.linspace(0, len(self) - 1, 1000).astype(int))
+        return hashlib.sha256(repr(self._images.shape).encode() + self._images[chosen].tobytes()).digest()
+
+
+def open_arrays(path: Path, config: DataConfig, name: str) -> Source:
+    """Raises DataError for arrays that are neither pictures nor points, and for labels that do not fit them."""
+    if path.suffix.lower() == ".npy":
+        arrays = {"x": load_npy(path)}
+    else:
+        arrays = load_npz(path)
+    notes = []
+    used = (sniff.X_KEYS, sniff.LABEL_KEYS, sniff.TEST_X_KEYS, sniff.TEST_LABEL_KEYS, ("names",))
+    x, labels, test_x, test_labels, names = (next((arrays.pop(k) for k in keys if k in arrays), None) for keys in used)
+    if arrays:
+        notes.append(f"arrays that are not used: {', '.join(arrays)}")
+    if x is None:
+        raise AssertionError("sniff.find_key has found it")
+    return source_of_arrays(
+        x, labels, test_x, test_labels, names=names, path=path, config=config, name=name, notes=tuple(notes)
+    )
+
+
+def source_of_arrays(
+    x: np.ndarray,
+    labels: np.ndarray | None,
+    test_x: np.ndarray | None = None,
+    test_labels: np.ndarray | None = None,
+    *,
+    names: np.ndarray | None = None,
+    path: Path,
+    config: DataConfig,
+    name: str,
+    notes: tuple[str, ...] = (),
+) -> Source:
+    """Pictures (N, H, W[, C]) of whole numbers 0 to 255, or points (N, 2), with labels if there are any."""
+    found, class_names = _labels(labels, names, len(x), path)
+    if (found is None) != (test_labels is None) and test_x is not None:
+        raise DataError("labels of the training or of the test part are missing", path=path, fix="save both or none")
+    test_found = None
+    if test_x is not None and test_labels is not None:
+        known = np.array(class_names) if class_names else None
+        test_found, _ = _labels(test_labels, known, len(test_x), path, "test labels")
+    classes = len(class_names)
+    header = sniff.ArrayHeader(x.shape, x.dtype.str, False, 0)
+    if sniff.modality_of_array(header, path) == "points":
+        test = None if test_x is None else Part(_points(test_x, path), test_found)
+        part = Part(_points(x, path), found)
+        return Source(name, "points", part, test, classes=classes, names=class_names, notes=notes)
+    images = _as_nhwc(x, path)
+    frame, said = frame_of([Look(images.shape[2], images.shape[1], grey=images.shape[3] == 1)], config)
+    test = None if test_x is None else Part(_pictures(_as_nhwc(test_x, path), frame, path), test_found)
+    part = Part(_pictures(images, frame, path), found)
+    return Source(name, "image", part, test, classes=classes, names=class_names, notes=(*notes, *said))
+
+
+def load_npy(path: Path) -> np.ndarray:
+    header = sniff.npy_header(path)
+    sniff.modality_of_array(header, path)
+    return _mapped(path, header, header.start)
+
+
+def load_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays that we know by name, and the names of the others with nothing in them."""
+    headers = sniff.npz_headers(path)
+    arrays = {}
+    sniff.modality_of_array(headers[sniff.find_key(headers, sniff.X_KEYS, path)], path)
+    with sniff.reading(path), zipfile.ZipFile(path) as archive:
+        for key, header in headers.items():
+            if header.dtype == "|V1":
+                arrays[key] = np.empty(0)
+                continue
+            info = archive.getinfo(f"{key}.npy")
+            if info.compress_type == zipfile.ZIP_STORED and header.num_bytes > 0:
+                arrays[key] = _mapped(path, header, _first_byte(path, info) + header.start)
+            elif info.file_size > _MOST_UNPACKED_BYTES:
+                fix = "save it with numpy.savez, not numpy.savez_compressed"
+                raise DataError(f"array '{key}' would unpack to {info.file_size / 1e9:.0f} GB", path=path, fix=fix)
+            else:
+                values = np.frombuffer(archive.read(info), dtype=header.dtype, offset=header.start)
+                arrays[key] = values.reshape(header.shape, order="F" if header.fortran else "C")
+    return arrays
+
+
+def _mapped(path: Path, header: sniff.ArrayHeader, offset: int) -> np.ndarray:
+    if header.num_bytes == 0:
+        return np.empty(header.shape, dtype=header.dtype)
+    order = "F" if header.fortran else "C"
+    with sniff.reading(path):
+        return np.memmap(path, dtype=header.dtype, mode="r", offset=offset, shape=header.shape, order=order)  # type: ignore[call-overload]
+
+
+def _first_byte(path: Path, info: zipfile.ZipInfo) -> int:
+    """Where an uncompressed member begins: its local header has lengths of its own."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset + 26)
+        name_length, extra_length = struct.unpack("<HH", file.read(4))
+    return info.header_offset + 30 + int(name_length) + int(extra_length)
+
+
+def _as_nhwc(images: np.ndarray, path: Path) -> np.ndarray:
+    if images.ndim == 3:
+        return images[..., None]
+    if images.ndim == 4 and images.shape[3] in (1, 3):
+        return images
+    if images.ndim == 4 and images.shape[1] in (1, 3):
+        return images.transpose(0, 2, 3, 1)
+    raise DataError(f"pictures of shape {images.shape}, expected (N, H, W) or (N, H, W, 1 or 3)", path=path, fix="")
+
+
+def _pictures(images: np.ndarray, frame: Frame, path: Path) -> np.ndarray | ArrayRows:
+    """In memory where they fit there; else rows of the file."""
+    if 0 in images.shape:
+        raise DataError(f"pictures of shape {images.shape} hold nothing", path=path, fix="check the file")
+    if not frame.fits and images.shape[1:3] != (frame.height, frame.width):
+        got, expected = f"{images.shape[2]}x{images.shape[1]}", f"{frame.width}x{frame.height}"
+        raise DataError(f"test pictures of {got}, expected {expected}", path=path, fix=f"type data.size={frame.height}")
+    if len(images) * frame.num_bytes > RESIDENT_BYTES:
+        if images.dtype != np.uint8:
+            raise DataError(f"pictures of type {images.dtype}", path=path, fix="save so many pictures as uint8")
+        return ArrayRows(images, frame)
+    made = np.empty((len(images), *frame.shape), dtype=np.uint8)
+    for start in range(0, len(images), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        made[rows] = prepare(_as_uint8(images[rows], start, path), frame)
+    return made
+
+
+def _as_uint8(images: np.ndarray, start: int, path: Path) -> np.ndarray:
+    if images.dtype == np.bool_:
+        return images.astype(np.uint8) * 255
+    if images.dtype != np.uint8:
+        bad = np.flatnonzero(((images < 0) | (images > 255)).reshape(len(images), -1).any(axis=1))
+        if len(bad):
+            raise DataError(f"picture {start + bad[0]} has values outside 0..255", path=path, fix="save it as uint8")
+    return np.asarray(images, dtype=np.uint8)
+
+
+def _points(values: np.ndarray, path: Path) -> np.ndarray:
+    if values.ndim != 2 or values.shape[1] != 2:
+        raise DataError(f"points of shape {values.shape}, expected (N, 2)", path=path, fix="check the file")
+    points = np.ascontiguousarray(values, dtype=np.float32)
+    bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
+    if len(bad):
+        raise DataError(f"point {bad[0]} is not finite", path=path, fix="remove it")
+    return points
+
+
+def _labels(
+    labels: np.ndarray | None, names: np.ndarray | None, n: int, path: Path, what: str = "labels"
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """(N,) int64 and the names of all classes. Raises DataError where they do not fit `n` samples or the names."""
+    if labels is None:
+        return None, ()
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape != (n,):
+        raise DataError(f"{what} of shape {labels.shape} for {n} samples", path=path, fix="save one label a sample")
+    if labels.dtype.kind in "US":
+        texts = labels.astype(str)
+        classes = np.unique(texts) if names is None else names.astype(str)
+        order = np.argsort(classes)
+        found = order[np.searchsorted(classes, texts, sorter=order).clip(0, len(classes) - 1)]
+        wrong = np.flatnonzero(classes[found] != texts)
+        if len(wrong):
+            raise DataError(f"'{texts[wrong[0]]}' at {wrong[0]} of {what} is not among the names", path=path, fix="")
+        return found.astype(np.int64), tuple(map(str, classes))
+    if labels.dtype.kind not in "iub":
+        raise DataError(f"{what} of type {labels.dtype}", path=path, fix="save whole numbers from 0 on, or texts")
+    found = labels.astype(np.int64)
+    if names is not None and (names.ndim != 1 or names.dtype.kind not in "US"):
+        raise DataError(f"'names' of type {names.dtype} and shape {names.shape}", path=path, fix="save a list of texts")
+    # Without names the highest label says how many classes there are; far beyond the samples it is no class.
+    limit = max(n, 1000) if names is None else len(names)
+    wrong = np.flatnonzero((found < 0) | (found >= limit))
+    if len(wrong):
+        got = f"{found[wrong[0]]} at {wrong[0]} of {what}"
+        raise DataError(f"{got} is out of range, expected 0 to {limit - 1}", path=path, fix="number the classes from 0")
+    if names is not None:
+        return found, tuple(map(str, names.astype(str)))
+    return found, tuple(map(str, range(int(found.max(initial=-1)) + 1)))

@@ -1,0 +1,202 @@
+"""Pictures as uint8 (C, H, W): decoded from files or taken from arrays, cropped and resized alike."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from genai.errors import DataError, GenaiError
+from genai.schema import DataConfig
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+MAX_PIXELS = 64_000_000  # of one picture, before it is decoded
+LARGEST_KEPT = 64  # pixels a side: what is larger is resized unless data.size says otherwise
+# No format that runs a program or reads other files to be decoded.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
+
+# The size is checked here, with an error that names the file; Pillow's own warning would only stand beside it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the header of a picture says."""
+
+    width: int
+    height: int
+    grey: bool
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What every picture of a set is brought to. Without `fits` a picture of another size is an error."""
+
+    channels: int
+    height: int
+    width: int
+    fits: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.height, self.width
+
+    @property
+    def num_bytes(self) -> int:
+        return self.channels * self.height * self.width
+
+
+def look_at(path: Path) -> Look:
+    """Size and colour of a picture from its header. Raises DataError for what is none, or is too large to decode."""
+    with _open(path) as image:
+        width, height = image.size
+        if image.getexif().get(0x0112, 1) >= 5:  # stored lying on its side
+            width, height = height, width
+        return Look(width, height, image.mode in _GREY_MODES)
+
+
+def decode(path: Path, frame: Frame) -> np.ndarray:
+    """(C, H, W) uint8, upright, first frame, alpha over white. Raises DataError for what cannot be read."""
+    try:
+        with _open(path) as opened:
+            if frame.fits:
+                opened.draft(None, (2 * frame.width, 2 * frame.height))  # a JPEG far too large is decoded at a fraction
+            image = ImageOps.exif_transpose(opened)
+            image = _in_colours(image, frame.channels)
+        return _as_array(fit(image, frame, path))
+    except GenaiError:
+        raise
+    except Exception as error:  # decoders of damaged files raise nearly everything
+        raise _bad_picture(path, error) from error
+
+
+def fit(image: Image.Image, frame: Frame, path: object = None) -> Image.Image:
+    """The centre of a picture, cropped to the frame's proportions and resized with antialiasing."""
+    width, height = image.size
+    if (width, height) == (frame.width, frame.height):
+        return image
+    if not frame.fits:
+        raise DataError(
+            f"a picture of {width}x{height} among pictures of {frame.width}x{frame.height}",
+            path=path,
+            fix=f"type data.size={frame.height}",
+        )
+    scale = min(width / frame.width, height / frame.height)
+    left, top = (width - frame.width * scale) / 2, (height - frame.height * scale) / 2
+    box = (left, top, left + frame.width * scale, top + frame.height * scale)
+    return image.resize((frame.width, frame.height), Image.Resampling.LANCZOS, box=box)
+
+
+def frame_of(looks: Iterable[Look], config: DataConfig) -> tuple[Frame, list[str]]:
+    """The frame for pictures that look like these, and what the user should know about it."""
+    looks = list(looks)
+    sizes = Counter((look.width, look.height) for look in looks)
+    channels = config.channels or (1 if all(look.grey for look in looks) else 3)
+    (width, height), _ = sizes.most_common(1)[0]
+    if config.size is not None:
+        return Frame(channels, config.size, config.size, fits=True), []
+    if len(sizes) == 1 and max(width, height) <= LARGEST_KEPT:
+        return Frame(channels, height, width, fits=False), []
+    sides = sorted(min(size) for size in sizes.elements())
+    size = max(4, min(LARGEST_KEPT, sides[len(sides) // 2]))
+    found = (
+        f"{width}x{height}" if len(sizes) == 1 else f"{len(sizes)} sizes, shorter sides of {sides[0]} to {sides[-1]}"
+    )
+    return Frame(channels, size, size, fits=True), [
+        f"pictures ({found}) are cropped and resized to {size}x{size}: data.size"
+    ]
+
+
+def prepare(images: np.ndarray, frame: Frame) -> np.ndarray:
+    """(N, H, W, C) uint8 pictures of an array -> (N, C, H, W) in the frame."""
+    if images.shape[3] != frame.channels:
+        images = grey(images) if frame.channels == 1 else np.repeat(images, 3, axis=3)
+    if images.shape[1:3] != (frame.height, frame.width):
+        images = np.stack(in_threads(lambda i: _resized(images[i], frame), range(len(images))))
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def grey(images: np.ndarray) -> np.ndarray:
+    """(N, H, W, 3) -> (N, H, W, 1): ITU-R 601 luma in the whole numbers that Pillow uses."""
+    weighed = images.astype(np.uint32) @ np.array([19595, 38470, 7471], dtype=np.uint32)
+    return ((weighed + 0x8000) >> 16).astype(np.uint8)[..., None]
+
+
+def in_threads(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
+    """The function's results in order. Decoding and resizing release the interpreter, so threads serve as well as
+    processes and copy nothing."""
+    with ThreadPoolExecutor(num_threads()) as pool:
+        return list(pool.map(function, items))
+
+
+def num_threads() -> int:
+    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _resized(image: np.ndarray, frame: Frame) -> np.ndarray:
+    small = np.asarray(fit(Image.fromarray(image[..., 0] if frame.channels == 1 else image), frame))
+    return small[..., None] if frame.channels == 1 else small
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    try:
+        if not path.is_file():  # a pipe of that name would never end
+            raise OSError("the link leads nowhere" if path.is_symlink() else "not a file")
+        image = Image.open(path, formats=_FORMATS)
+    except Exception as error:  # headers of damaged files raise nearly everything
+        raise _bad_picture(path, error) from error
+    with image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise DataError(
+                f"a picture of {width}x{height} pixels, at most {MAX_PIXELS // 1_000_000} million are decoded",
+                path=path,
+                fix="make it smaller, or type data.on_bad=skip",
+            )
+        yield image
+
+
+def _bad_picture(path: Path, error: BaseException) -> DataError:
+    if isinstance(error, Image.UnidentifiedImageError):
+        reason = "it is empty" if path.stat().st_size == 0 else "its content is no picture format that is read"
+    elif isinstance(error, OSError) and error.strerror:
+        reason = error.strerror.lower()
+    else:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+    return DataError(f"not a readable picture ({reason})", path=path, fix="remove it, or type data.on_bad=skip")
+
+
+def _in_colours(image: Image.Image, channels: int) -> Image.Image:
+    """The picture as L or RGB."""
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode == "F":
+        raise ValueError("32-bit floating point values")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        # 16-bit values come as "I" too; 65535 is white then.
+        if image.mode != "I" or values.max() > 255:
+            values = (values.clip(0, 65535) * 255 + 32767) // 65535
+        image = Image.fromarray(values.astype(np.uint8))
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image).convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _as_array(image: Image.Image) -> np.ndarray:
+    values = np.asarray(image)
+    return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))

@@ -1,0 +1,47 @@
+"""Sets that come with the package and need no network; scripts/build_builtin.py makes them from the originals."""
+
+from __future__ import annotations
+
+import io
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from genai.data.arrays import source_of_arrays
+from genai.data.path import read_with_names
+from genai.data.source import Source
+from genai.schema import DataConfig
+
+FASHION_NAMES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+DIGIT_NAMES = tuple("0123456789")
+
+
+def open_fashion_mnist(config: DataConfig) -> Source:
+    """1,000 + 200 pictures a class; with data.path the complete set, or anything in its form."""
+    return _open("fashion_mnist", FASHION_NAMES, config)
+
+
+def open_digits(config: DataConfig) -> Source:
+    """1,797 pictures; the set has no test part, so a seeded part of it is held out."""
+    return _open("digits", DIGIT_NAMES, config)
+
+
+def _open(name: str, names: tuple[str, ...], config: DataConfig) -> Source:
+    if config.path is not None:
+        return read_with_names(config, names)
+    packaged = files("genai.data.builtin").joinpath(f"{name}.npz")
+    with np.load(io.BytesIO(packaged.read_bytes()), allow_pickle=False) as arrays:
+        found = {key: arrays[key] for key in arrays.files}
+    return source_of_arrays(
+        found["images"],
+        found["labels"],
+        found.get("test_images"),
+        found.get("test_labels"),
+        names=np.array(names),
+        path=Path(f"{name}.npz"),
+        config=config,
+        name=name,
+    )

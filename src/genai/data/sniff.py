@@ -1,0 +1,230 @@
+"""What lies at a path: a folder of pictures, arrays or idx files. Standard library only, because configs are composed
+with it before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import ast
+import math
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from genai.errors import DataError
+
+Kind = Literal["pictures", "npz", "npy", "idx", "idx_folder"]
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+EXPECTED = "a folder of pictures, an .npz or .npy file, or idx files"
+_IDX_NAME = re.compile(r"idx\d-ubyte(\.gz)?$")
+_MOST_ARRAYS = 1000
+_LONGEST_HEADER = 10_000
+
+# Names that common tools give to the same things, ours first.
+X_KEYS = ("images", "x", "x_train", "train_images", "arr_0")
+LABEL_KEYS = ("labels", "y", "y_train", "train_labels")
+TEST_X_KEYS = ("test_images", "test_x", "x_test")
+TEST_LABEL_KEYS = ("test_labels", "test_y", "y_test")
+
+
+@dataclass(frozen=True)
+class ArrayHeader:
+    """The header of an .npy stream; `start` is the byte at which its values begin."""
+
+    shape: tuple[int, ...]
+    dtype: str  # as numpy writes it: "|u1", "<f4"
+    fortran: bool
+    start: int
+
+    @property
+    def num_bytes(self) -> int:
+        itemsize = int(self.dtype[2:] or 1) * (4 if self.dtype[1] == "U" else 1)
+        return math.prod(self.shape) * itemsize
+
+
+def existing(path: str | Path) -> Path:
+    """The path, with a leading ~ read as the home folder where no such name exists. Raises DataError if missing."""
+    given = Path(path)
+    try:
+        found = given if given.exists() or not str(path).startswith("~") else given.expanduser()
+        if found.exists():
+            return found
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL, no home folder
+        raise DataError(f"the path cannot be read: {_reason(error)}", path=given, fix="check data.path") from error
+    raise DataError("there is no such file or folder", path=given, fix="check data.path")
+
+
+def kind_of(path: Path) -> Kind:
+    """Raises DataError for what is no data that we read."""
+    if path.is_dir():
+        return _kind_of_folder(path)
+    if not path.is_file():
+        raise DataError("neither a file nor a folder", path=path, fix=f"give data.path {EXPECTED}")
+    suffix = path.suffix.lower()
+    if suffix in (".npz", ".npy"):
+        return "npz" if suffix == ".npz" else "npy"
+    if is_idx_name(path.name):
+        return "idx"
+    if suffix in PICTURE_SUFFIXES:
+        raise DataError("one picture, expected a set of them", path=path, fix="give data.path the folder it lies in")
+    raise DataError(f"this kind of file is not read, expected {EXPECTED}", path=path, fix="check data.path")
+
+
+def modality_at(path: Path) -> str:
+    """ "image" or "points"."""
+    kind = kind_of(path)
+    if kind not in ("npz", "npy"):
+        return "image"
+    headers = npz_headers(path) if kind == "npz" else {"x": npy_header(path)}
+    return modality_of_array(headers[find_key(headers, X_KEYS, path)], path)
+
+
+def modality_of_array(header: ArrayHeader, path: Path) -> str:
+    if header.dtype[1] in "uib" and len(header.shape) in (3, 4):
+        return "image"
+    if header.dtype[1] == "f" and len(header.shape) == 2 and header.shape[1] == 2:
+        return "points"
+    got = f"values of type {header.dtype.lstrip('|<>=')} and shape {header.shape}"
+    fix = "save pictures as uint8 (N, H, W) or (N, H, W, 3) with values 0 to 255, points as float32 (N, 2)"
+    raise DataError(f"{got} are neither pictures nor points", path=path, fix=fix)
+
+
+def find_key(arrays: Mapping[str, object], keys: tuple[str, ...], path: Path) -> str:
+    for key in keys:
+        if key in arrays:
+            return key
+    raise DataError(
+        f"no array '{keys[0]}' among {', '.join(list(arrays)[:8]) or 'none'}",
+        path=path,
+        fix=f"save it with numpy.savez(PATH, {keys[0]}=...)",
+    )
+
+
+def is_idx_name(name: str) -> bool:
+    return _IDX_NAME.search(name.lower()) is not None
+
+
+def is_hidden(name: str) -> bool:
+    """Files that systems and tools leave in folders; nobody means them as data."""
+    return name.startswith((".", "@")) or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """Every file below a folder, sorted by name within each, relative to it; links are followed, circles are not."""
+    seen: set[str] = set()
+
+    def visit(inner: str) -> Iterator[str]:
+        real = os.path.realpath(folder / inner)
+        if real in seen:
+            return
+        seen.add(real)
+        try:
+            with os.scandir(folder / inner) as found:
+                entries = sorted((e for e in found if not is_hidden(e.name)), key=lambda e: e.name)
+        except OSError as error:
+            raise DataError(f"the folder cannot be read: {_reason(error)}", path=folder / inner, fix="") from error
+        below = []
+        for entry in entries:
+            if entry.is_dir():
+                below.append(os.path.join(inner, entry.name))
+            else:
+                yield os.path.join(inner, entry.name)
+        for name in below:
+            yield from visit(name)
+
+    return visit("")
+
+
+def is_picture_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+
+
+def _kind_of_folder(folder: Path) -> Kind:
+    first = ""
+    for name in walk(folder):
+        if is_idx_name(name) and os.path.dirname(name) == "":
+            return "idx_folder"
+        if is_picture_name(name):
+            return "pictures"
+        first = first or name
+    if not first:
+        raise DataError("the folder is empty", path=folder, fix=f"give data.path {EXPECTED}")
+    fix = f"give data.path {EXPECTED}"
+    if os.path.splitext(first)[1].lower() in (".npz", ".npy"):
+        fix = f"give data.path the file itself: {folder / first}"
+    raise DataError(f"no picture in the folder, only files like '{first}'", path=folder, fix=fix)
+
+
+# -- numpy's file format, read without numpy and never unpickled -------------------------------------------------------
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns whatever a damaged file makes the readers raise into a DataError that names it."""
+    damage = (OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error, zipfile.BadZipFile, KeyError,
+              NotImplementedError, RuntimeError, MemoryError, OverflowError)  # fmt: skip
+    try:
+        yield
+    except damage as error:
+        raise DataError(f"the file cannot be read: {_reason(error)}", path=path, fix="copy or make it again") from error
+
+
+def npy_header(path: Path) -> ArrayHeader:
+    with reading(path), path.open("rb") as stream:
+        return read_header(stream, path, path.stat().st_size)
+
+
+def npz_headers(path: Path) -> dict[str, ArrayHeader]:
+    """The headers of all arrays of an .npz file, except arrays of objects that nothing here reads."""
+    with reading(path), zipfile.ZipFile(path) as archive:
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        if len(members) > _MOST_ARRAYS:
+            raise DataError(f"{len(members)} arrays in one file, at most {_MOST_ARRAYS} are read", path=path)
+        headers = {}
+        for info in members:
+            key = info.filename.removesuffix(".npy")
+            if key in (*X_KEYS, *LABEL_KEYS, *TEST_X_KEYS, *TEST_LABEL_KEYS, "names"):
+                with archive.open(info) as stream:
+                    headers[key] = read_header(stream, path, info.file_size, key)
+            else:
+                headers[key] = ArrayHeader((0,), "|V1", False, 0)
+        return headers
+
+
+def read_header(stream: IO[bytes], path: Path, file_size: int, key: str = "") -> ArrayHeader:
+    """Reads and checks the header of an .npy stream of `file_size` bytes."""
+    what = f"array '{key}'" if key else "the array"
+    if stream.read(6) != b"\x93NUMPY":
+        raise DataError(f"{what} is no numpy array", path=path, fix="save it with numpy.save or numpy.savez")
+    major = stream.read(2)[0]
+    length_format = "<H" if major == 1 else "<I"
+    (length,) = struct.unpack(length_format, stream.read(struct.calcsize(length_format)))
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"a header of {length} bytes")
+    try:
+        fields = ast.literal_eval(stream.read(length).decode("latin1"))
+        shape, dtype, fortran = fields["shape"], fields["descr"], fields["fortran_order"]
+    except (TypeError, RecursionError) as error:
+        raise ValueError("a damaged header") from error
+    if not isinstance(dtype, str) or re.fullmatch(r"[|<>=][a-zA-Z]\d*", dtype) is None or dtype[1] == "O":
+        kind = "objects" if dtype == "|O" else "mixed fields"
+        raise DataError(f"{what} holds {kind}, which are never unpickled", path=path, fix="save plain numbers")
+    if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise ValueError("a damaged shape")
+    start = 8 + struct.calcsize(length_format) + length
+    header = ArrayHeader(shape, dtype, bool(fortran), start)
+    if header.num_bytes != file_size - start:
+        raise ValueError(f"{what} has {file_size - start:,} bytes, its header says {header.num_bytes:,} (cut off?)")
+    return header
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return " ".join(str(error).split())[:120] or type(error).__name__

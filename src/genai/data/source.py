@@ -1,0 +1,119 @@
+"""What a set of data is before and after it is split, and how one is opened. Imports torch and numpy only then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+from genai import registry
+from genai.data import sniff
+from genai.errors import ConfigError
+from genai.schema import DataConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+    from genai.contract import Batch, Spec
+
+RESIDENT_BYTES = 1 << 30  # a set of at most this size is kept in memory, and on the device
+
+
+class Rows(Protocol):
+    """Samples that are read when they are asked for: a set too large to keep."""
+
+    shape: tuple[int, ...]  # of one sample, uint8
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: np.ndarray) -> np.ndarray:
+        """(B,) ids -> (B, *shape) uint8."""
+
+    def digest(self) -> bytes:
+        """Changes with what the rows hold, as far as that can be seen without reading all."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples as they are stored, with their labels."""
+
+    x: np.ndarray | Rows  # (N, C, H, W) uint8, or (N, D) float32
+    labels: np.ndarray | None = None  # (N,) int64
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        import numpy as np
+
+        shape = self.x.shape[1:] if isinstance(self.x, np.ndarray) else self.x.shape
+        return tuple(map(int, shape))
+
+
+@dataclass(frozen=True)
+class Source:
+    """One set in data units. A plug-in's `open(config: DataConfig)` returns this and nothing else is needed of it."""
+
+    name: str
+    modality: Literal["image", "points"]
+    train: Part
+    test: Part | None = None  # the set's own held-out part
+    classes: int = 0
+    names: tuple[str, ...] = ()
+    scale: tuple[float, ...] | None = None  # model units are (x - offset) / scale; None: from the training part
+    offset: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()  # what the user should know: what was resized, left out, decided
+
+
+class Split(Protocol):
+    """The training or the held-out samples, in model units."""
+
+    streams: bool  # read when asked for, with indices on the CPU
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, index: Tensor) -> Batch:
+        """(B,) int64 on the split's device -> float32 x and int64 label."""
+
+    def to(self, device: torch.device) -> Split:
+        """A split in memory moves as it is stored (uint8 stays uint8); a streaming one returns itself."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    name: str
+    spec: Spec
+    train: Split
+    valid: Split | None
+    fingerprint: str  # sha256 that changes with the content and with the split
+    notes: tuple[str, ...]
+
+
+def open_source(config: DataConfig) -> Source:
+    """The set as it is stored. Raises DataError for what cannot be read, ConfigError for a name that does not exist."""
+    opener = registry.load(registry.find("data", config.name).target)
+    return cast("Callable[[DataConfig], Source]", opener)(config)
+
+
+def open_data(config: DataConfig, *, predicts: Literal["data", "target"]) -> Dataset:
+    """The set split for training. With predicts="target" x is the label and cond["input"] what it is read from.
+
+    Raises DataError for what cannot be read and where there are no labels to predict.
+    """
+    from genai.data.split import build
+
+    return build(open_source(config), config, predicts=predicts)
+
+
+def modality_of(config_name: str, path: str | None) -> str:
+    """What the samples are ("image", "points"), from names and headers alone. Raises DataError for what is no data."""
+    component = registry.find("data", config_name)
+    if component.modality:
+        return component.modality
+    if path is None:
+        raise ConfigError(f"data={config_name} needs a path", fix="type data.path=PATH")
+    return sniff.modality_at(sniff.existing(path))

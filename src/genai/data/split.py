@@ -1,0 +1,166 @@
+"""Samples in model units: kept on the device where the set is small, read when asked for where it is large."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genai.contract import Batch, Spec, label_spec
+from genai.data.held_out import split_ids
+from genai.data.source import Dataset, Part, Rows, Source, Split
+from genai.errors import DataError
+from genai.schema import DataConfig
+
+Predicts = Literal["data", "target"]
+
+
+@dataclass(frozen=True)
+class Units:
+    """How stored values become a Batch: model units are (stored - offset) / scale."""
+
+    scale: Tensor  # () or one for each channel, shaped to broadcast over x
+    offset: Tensor
+    predicts: Predicts
+
+    def to(self, device: torch.device) -> Units:
+        return Units(self.scale.to(device), self.offset.to(device), self.predicts)
+
+    def batch(self, stored: Tensor, labels: Tensor | None, index: Tensor) -> Batch:
+        """Takes over `stored`: float32 values are changed in place."""
+        values = stored.float().sub_(self.offset).div_(self.scale)
+        if labels is None:
+            return Batch(x=values, index=index)
+        if self.predicts == "target":
+            return Batch(x=labels, cond={"input": values}, index=index)
+        return Batch(x=values, cond={"label": labels}, index=index)
+
+
+class Resident:
+    """A split whose samples are one tensor on one device; a batch is an index."""
+
+    streams = False
+
+    def __init__(self, stored: Tensor, labels: Tensor | None, units: Units) -> None:
+        self.stored, self.labels, self.units = stored, labels, units
+        self._moved: dict[torch.device, Resident] = {stored.device: self}
+
+    def __len__(self) -> int:
+        return self.stored.shape[0]
+
+    def fetch(self, index: Tensor) -> Batch:
+        labels = None if self.labels is None else self.labels.index_select(0, index)
+        return self.units.batch(self.stored.index_select(0, index), labels, index)
+
+    def to(self, device: torch.device) -> Resident:
+        # Kept, because evaluation asks every time and the samples should cross to the device once.
+        if device not in self._moved:
+            labels = None if self.labels is None else self.labels.to(device)
+            self._moved[device] = Resident(self.stored.to(device), labels, self.units.to(device))
+        return self._moved[device]
+
+
+class Streaming:
+    """A split whose samples are read from files; `ids` are its rows among all that `rows` can read."""
+
+    streams = True
+
+    def __init__(self, rows: Rows, ids: np.ndarray, labels: np.ndarray | None, units: Units) -> None:
+        self.rows, self.ids, self.labels, self.units = rows, ids, labels, units
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Stored values and labels on the CPU: what a worker process sends, a quarter of the bytes of a Batch."""
+        positions = index.numpy()
+        labels = None if self.labels is None else torch.from_numpy(self.labels[positions])
+        return torch.from_numpy(self.rows.read(self.ids[positions])), labels
+
+    def fetch(self, index: Tensor) -> Batch:
+        index = index.cpu()
+        return self.units.batch(*self.read(index), index)
+
+    def to(self, device: torch.device) -> Streaming:
+        return self
+
+
+def build(source: Source, config: DataConfig, *, predicts: Predicts) -> Dataset:
+    """Splits a source, brings it to model units and describes it."""
+    part, notes = source.train, list(source.notes)
+    if len(part) == 0:
+        raise DataError("the set holds no samples", path=config.path or config.name, fix="check data.path")
+    if predicts == "target" and part.labels is None:
+        raise DataError(
+            "the set has no labels to predict",
+            path=config.path or config.name,
+            fix="put pictures in one sub-folder per class, or add an array 'labels'",
+        )
+    train_ids, valid_ids = split_ids(len(part), config.valid_fraction, config.split_seed)
+    if source.test is not None:
+        train_ids, valid_ids = np.arange(len(part)), np.arange(len(source.test))
+        if config.valid_fraction not in (0.0, DataConfig.valid_fraction):
+            notes.append("data.valid_fraction is not used: the set has held-out data of its own")
+    elif config.valid_fraction > 0 and len(valid_ids) == 0:
+        notes.append("one sample only: nothing is held out")
+    scale, offset = _scale_and_offset(source, part, train_ids)
+    spec = _spec(source, scale, offset, predicts)
+    units = Units(_per_channel(scale, len(source.train.shape)), _per_channel(offset, len(source.train.shape)), predicts)
+    train = _split(part, train_ids, units)
+    valid = _split(source.test or part, valid_ids, units) if len(valid_ids) else None
+    if train.streams and config.workers == 0:
+        notes.append("too large for memory, read from files: data.workers=4 reads ahead")
+    digest = hashlib.sha256(repr(spec).encode())
+    for split in (train, valid):
+        _add_content(digest, split)
+    return Dataset(source.name, spec, train, valid, digest.hexdigest(), tuple(notes))
+
+
+def _per_channel(values: tuple[float, ...], ndim: int) -> Tensor:
+    return torch.tensor(values[0]) if len(values) == 1 else torch.tensor(values).view(-1, *[1] * (ndim - 1))
+
+
+def _split(part: Part, ids: np.ndarray, units: Units) -> Resident | Streaming:
+    labels = None if part.labels is None else np.asarray(part.labels, dtype=np.int64)[ids]
+    if not isinstance(part.x, np.ndarray):
+        return Streaming(part.x, ids, labels, units)
+    stored = part.x if len(ids) == len(part.x) else part.x[ids]
+    if not stored.flags.writeable or not stored.flags.c_contiguous:
+        stored = np.array(stored, order="C")
+    return Resident(torch.from_numpy(stored), None if labels is None else torch.from_numpy(labels), units)
+
+
+def _scale_and_offset(source: Source, part: Part, train_ids: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if source.scale is not None and source.offset is not None:
+        return source.scale, source.offset
+    if source.modality == "image":
+        return (127.5,), (127.5,)
+    values = np.asarray(part.x)[train_ids].astype(np.float64)
+    deviation = values.std(axis=0)
+    scale = np.where(deviation > 0, deviation, 1.0)  # a column that never changes keeps its unit
+    return tuple(map(float, scale)), tuple(map(float, values.mean(axis=0)))
+
+
+def _spec(source: Source, scale: tuple[float, ...], offset: tuple[float, ...], predicts: Predicts) -> Spec:
+    spec = Spec(kind="real", shape=source.train.shape, modality=source.modality, scale=scale, offset=offset)
+    if source.train.labels is None:
+        return spec
+    label = label_spec(source.classes, source.names)
+    return replace(label, cond={"input": spec}) if predicts == "target" else replace(spec, cond={"label": label})
+
+
+def _add_content(digest: hashlib._Hash, split: Split | None) -> None:
+    digest.update(b"split")
+    if isinstance(split, Resident):
+        digest.update(split.stored.numpy().data)
+        if split.labels is not None:
+            digest.update(split.labels.numpy().data)
+    elif isinstance(split, Streaming):
+        digest.update(split.rows.digest())
+        digest.update(split.ids.data)
+        if split.labels is not None:
+            digest.update(split.labels.data)

@@ -13,13 +13,14 @@ from typing import Any, Generic, Literal, TypeVar, cast
 from genai import registry
 from genai.errors import ConfigError, ConfigErrors, DataError, Interrupted
 from genai.overrides import Arguments, read_arguments
-from genai.schema import Config, Count, Dtype, SamplingConfig, plain, read
+from genai.schema import Config, Count, DataConfig, Dtype, SamplingConfig, plain, read
 from genai.search_path import SHIPPED, SearchPath, where
 from genai.settings import (
     AUTO,
     BASES,
     Change,
     assign,
+    component_schema,
     defaults_of,
     differences,
     from_plain,
@@ -33,6 +34,7 @@ __all__ = [
     "Outcome",
     "VerbConfig",
     "change_config",
+    "compose_data",
     "compose_train",
     "compose_verb",
     "differences",
@@ -252,6 +254,31 @@ def compose_verb(verb: Literal["sample", "eval"], overrides: Sequence[str]) -> V
     if mistakes:
         raise ConfigErrors(mistakes)
     return config
+
+
+def compose_data(name_or_path: str, overrides: Sequence[str]) -> DataConfig:
+    """The settings of a set, named or at a path. Raises ConfigErrors with every mistake."""
+    search = SearchPath.of()
+    choice = f"data={name_or_path}" if name_or_path in search.options("data") else f"data.path={name_or_path}"
+    keys = ({"data.path"}, {"data.path"})
+    arguments = read_arguments(None, [choice, *overrides], search, sweep=False, groups=("data",), keys=keys)
+    values = _compose("eval", arguments.hydra(search, None)).get("data") or {}
+    mistakes = list(arguments.mistakes)
+    mistakes += [
+        ConfigError(f"'{key}' is no setting of data", fix="type data.KEY=VALUE")
+        for key in arguments.settings
+        if not key.startswith("data.")
+    ]
+    config: Any = None
+    try:
+        config = read(component_schema("data", str(values.get("name")), search), values, at="data.")
+    except ConfigErrors as errors:
+        mistakes += errors.mistakes
+    except ConfigError as error:
+        mistakes.append(error)
+    if mistakes:
+        raise ConfigErrors(mistakes)
+    return cast(DataConfig, config)
 
 
 def change_config(config: Config, overrides: Sequence[str]) -> tuple[Config, list[Change]]:

@@ -1,0 +1,36 @@
+"""genai eval [RUN] [KEY=VALUE ...]: figures on held-out data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genai.cli.options import Debug, Json, Quiet, Raw, RunAndSettings, Step, emit, emit_json, run_and_settings
+
+
+def evaluate(
+    arguments: RunAndSettings = None,
+    input: Annotated[
+        Path | None,
+        typer.Option("--input", metavar="PATH", help="Evaluate on this file or folder.", show_default=False),
+    ] = None,
+    step: Step = "latest",
+    raw: Raw = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a trained model on held-out data. Also written to RUN/eval/<data>.json."""
+    from genai import api
+    from genai.console import Console, table_text
+
+    run, settings = run_and_settings(arguments)
+    if input is not None:
+        settings.append(f"data.path={input}")
+    figures = api.evaluate(run, *settings, step=step, raw=raw, console=Console(quiet=quiet))
+    if json:
+        emit_json(figures)
+    else:
+        emit(table_text("", [{"metric": name, "value": value} for name, value in figures.items()]))

@@ -1,0 +1,58 @@
+"""genai sample [RUN] [KEY=VALUE ...]: draw from a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from genai.cli.options import Debug, Json, Quiet, Raw, RunAndSettings, Step, emit, run_and_settings
+
+
+def sample(
+    arguments: RunAndSettings = None,
+    count: Annotated[
+        int | None,
+        typer.Option("-n", "--count", min=1, help="How many, per label; default 16.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Varies what is drawn.")] = 0,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="L", help="A class, by index or name; may be repeated.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Default: RUN/samples/<date-time>.", show_default=False),
+    ] = None,
+    step: Step = "latest",
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, metavar="B", help="Drawn at once.", show_default=False)
+    ] = None,
+    raw: Raw = False,
+    format: Annotated[
+        Literal["files", "npz"], typer.Option("--format", help="Single files, or one samples.npz.")
+    ] = "files",
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Draw from a trained model. The last line of stdout is the folder of the samples."""
+    from genai import api
+    from genai.console import Console
+
+    run, settings = run_and_settings(arguments)
+    folder = api.sample(
+        run,
+        *settings,
+        count=count,
+        seed=seed,
+        labels=label or None,
+        out=out,
+        step=step,
+        batch_size=batch_size,
+        raw=raw,
+        format=format,
+        console=Console(quiet=quiet),
+    )
+    emit((folder / "samples.json").read_text(encoding="utf-8").rstrip() if json else str(folder))

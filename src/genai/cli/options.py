@@ -25,10 +25,7 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
-RunAndModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="See `genai list models`.", autocompletion=complete_model)
-]
-Settings = Annotated[
+RunAndSettings = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="RUN|KEY=VALUE",

@@ -221,7 +221,7 @@ def prune(folder: Path, *, keep: int, protect: Collection[int]) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Clears what a kill left; a checkpoint that was being replaced comes back. Only for the holder of the run's lock."""
+    """Clears what a kill left; a checkpoint that was being replaced comes back. Only for the holder of the lock."""
     if not folder.is_dir():
         return
     for path in sorted(folder.iterdir()):

@@ -1,0 +1,122 @@
+"""metrics.jsonl: one JSON object a line, in the order of steps, whole again after kills and full disks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genai.documents import unique_keys, write_atomically
+from genai.errors import CheckpointError
+
+_MAX_PENDING = 100_000
+
+Record = dict[str, float | None]
+
+
+class MetricsFile:
+    """Each line is written when it is appended, so a kill costs none. Lines a full disk refuses wait in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+        self._pending: list[bytes] = []
+
+    def append(self, record: Mapping[str, float | None]) -> str | None:
+        """Returns what went wrong, if something did."""
+        self._pending.append(json.dumps(dict(record), allow_nan=False).encode("utf-8") + b"\n")
+        return self._write()
+
+    def sync(self) -> str | None:
+        trouble = self._write()
+        if trouble is None and self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(self._descriptor)
+        return trouble
+
+    def close(self) -> str | None:
+        trouble = self._write()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        return trouble
+
+    def require(self) -> None:
+        if not self.path.is_file():
+            raise CheckpointError(
+                "a file of the run is missing", path=self.path, fix="restore it from a copy of the run"
+            )
+
+    def read(self) -> list[Record]:
+        """All whole lines. Raises CheckpointError for a damaged one; a last one without its end is left out."""
+        lines = self._lines()
+        records = [_parse(line) for line in lines]
+        if None in records:
+            raise self._damaged(records.index(None))
+        return [record for record in records if record is not None]
+
+    def truncate(self, step: int) -> list[Record]:
+        """Drops all after the last line of at most `step`; returns what stays.
+
+        Raises CheckpointError for a damaged line among those that stay, OSError where the file cannot be written.
+        """
+        self.close()
+        self._pending.clear()
+        lines = self._lines()
+        records = [_parse(line) for line in lines]
+        count = max((i + 1 for i, r in enumerate(records) if r is not None and (r.get("step") or 0) <= step), default=0)
+        kept = [record for record in records[:count] if record is not None]
+        if len(kept) < count:
+            raise self._damaged(records.index(None))
+        if any((record.get("step") or 0) > step for record in kept):
+            raise CheckpointError("its steps do not rise", path=self.path, fix="restore it from a copy of the run")
+        content = b"".join(line + b"\n" for line in lines[:count])
+        if content != self.path.read_bytes():
+            write_atomically(self.path, content)
+        return kept
+
+    def _lines(self) -> list[bytes]:
+        self.require()
+        try:
+            return self.path.read_bytes().split(b"\n")[:-1]
+        except OSError as error:
+            raise CheckpointError(f"cannot be read: {error.strerror}", path=self.path) from error
+
+    def _damaged(self, index: int) -> CheckpointError:
+        return CheckpointError(f"line {index + 1} is damaged", path=self.path, fix="restore it from a copy of the run")
+
+    def _write(self) -> str | None:
+        if not self._pending:
+            return None
+        content = memoryview(b"".join(self._pending))
+        try:
+            if self._descriptor is None:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._descriptor = os.open(self.path, flags, 0o666)
+            start = os.fstat(self._descriptor).st_size
+            try:
+                while len(content):
+                    content = content[os.write(self._descriptor, content) :]
+            except OSError:
+                os.ftruncate(self._descriptor, start)  # no half line, after which the next would be damaged
+                raise
+        except OSError as error:
+            del self._pending[:-_MAX_PENDING]
+            return f"cannot write {self.path}: {error.strerror}; training goes on"
+        self._pending.clear()
+        return None
+
+
+def _parse(line: bytes) -> Record | None:
+    """The record of a line; None where it is damaged."""
+    try:
+        record: Any = json.loads(line.decode("utf-8"), object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or type(record.get("step")) is not int:
+        return None
+    good = all(value is None or type(value) in (int, float) for value in record.values())
+    return record if good else None

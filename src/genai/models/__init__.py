@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from genai.registry import Component
-from genai.schema import Count, ModelConfig, Natural, NonNegative, Range
+from genai.schema import Count, ModelConfig, Natural, Positive, Range
 
 COMPONENTS: dict[str, Component] = {
-    "gan": Component("genai.models.gan:Gan", "generator against discriminator: sharp, drawn in one pass", "genai.models:GanConfig"),
+    "gan": Component(
+        "genai.models.gan:Gan", "generator against discriminator: sharp, drawn in one pass", "genai.models:GanConfig"
+    ),
 }
 
 
@@ -20,8 +22,8 @@ class GanConfig(ModelConfig):
     conditional: bool = True  # on the label, where the data has one
     penalty: Literal["none", "r1", "r1_r2"] = "r1_r2"
     penalty_every: Count = 8  # steps
-    gamma: NonNegative = 1.0  # strength of the penalty: gamma / 2 * |grad|^2
-    gamma_final: NonNegative | None = None  # null: gamma stays
+    gamma: Positive | Literal["auto"] = "auto"  # gamma / 2 * |grad|^2; auto: by the number of values of x
+    gamma_final: Positive | None = None  # null: gamma stays
     gamma_decay_samples: Natural = 0  # gamma falls geometrically to gamma_final over this many samples
     generator_every: Count = 1  # discriminator steps per generator step
     truncation: Annotated[float, Range(low=0, high=1, above=True)] = 1.0  # scale of the latent when drawing

@@ -5,6 +5,7 @@ Symbols: x real, z noise, y label, G(z, y) generated, D(x, y) one logit per samp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,9 @@ from genai.contract import Batch, Model, Request, Spec, Terms, Update
 from genai.models import GanConfig
 from genai.nets.family import family
 from genai.schema import NetConfig
+
+# gamma=auto: |gradient|^2 is a sum over the values of x, so what is right grows with their number.
+GAMMA_PER_VALUE = 4e-4
 
 
 class Generator(nn.Module):
@@ -37,15 +41,16 @@ class Discriminator(nn.Module):
         super().__init__()
         self.encoder = family(net).encoder(spec=spec, config=net)
         features = self.encoder.features
-        self.head = nn.Linear(features, 1)
+        self.weight = nn.Parameter(torch.randn(features) * features**-0.5)
+        self.bias = nn.Parameter(torch.zeros(()))
         self.embed = nn.Embedding(classes, features) if classes else None
         if self.embed is not None:
             nn.init.normal_(self.embed.weight, std=features**-0.5)
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
-        phi = self.encoder(x)
-        logit = self.head(phi).squeeze(1)
-        return logit if self.embed is None else logit + (phi * self.embed(y)).sum(1)
+        phi = self.encoder(x).to(self.weight.dtype)  # logits in full precision under autocast too
+        direction = self.weight if self.embed is None else self.weight + self.embed(y)
+        return (phi * direction).sum(1) + self.bias
 
 
 def discriminator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
@@ -72,6 +77,15 @@ def squared_gradient(discriminator: nn.Module, x: Tensor, y: Tensor | None) -> T
     return slope.square().flatten(1).sum(1)
 
 
+def describe(real: Tensor, fake: Tensor) -> Terms:
+    """Mean logits, and the share of pairs in which the real sample's is higher: 0.5 cannot tell, near 1 has won."""
+    return {
+        "logit_real": real.mean(),
+        "logit_fake": fake.mean(),
+        "told_apart_fraction": (real > fake).to(real.dtype).mean(),
+    }
+
+
 class Gan(Model):
     """Updates of a step: the penalty where due, the discriminator, the generator."""
 
@@ -84,9 +98,7 @@ class Gan(Model):
 
     def updates(self) -> Sequence[Update]:
         every = self.config.penalty_every
-        penalty = Update(
-            name="penalty", trains="discriminator", loss=self.penalty_loss, every=every, second_order=True
-        )
+        penalty = Update(name="penalty", trains="discriminator", loss=self.penalty_loss, every=every, second_order=True)
         discriminator = Update(trains="discriminator", loss=self.discriminator_loss)
         generator = Update(trains="generator", loss=self.generator_loss, every=self.config.generator_every)
         return (discriminator, generator) if self.config.penalty == "none" else (penalty, discriminator, generator)
@@ -97,7 +109,7 @@ class Gan(Model):
             generated = self.generate(batch.x, y)
         real, fake = self.discriminator(batch.x, y), self.discriminator(generated, y)
         loss = discriminator_loss(self.config.loss, real, fake)
-        return {"loss": loss, "logit_real": real.mean(), "logit_fake": fake.mean(), "told_apart": told_apart(real, fake)}
+        return {"loss": loss, **describe(real, fake)}
 
     def generator_loss(self, batch: Batch, samples_seen: int) -> Terms:
         y = self.labels(batch)
@@ -112,19 +124,21 @@ class Gan(Model):
         """gamma / 2 * (R1 + R2), times the interval at which it is due (Karras et al. 2020, lazy regularisation)."""
         y = self.labels(batch)
         r1 = squared_gradient(self.discriminator, batch.x, y).mean()
-        terms = {"r1": r1}
+        gamma = self.gamma(samples_seen)
+        terms = {"r1": r1, "gamma": torch.full_like(r1, gamma)}
         total = r1
         if self.config.penalty == "r1_r2":
             with torch.no_grad():
                 generated = self.generate(batch.x, y)
             terms["r2"] = squared_gradient(self.discriminator, generated, y).mean()
             total = total + terms["r2"]
-        gamma = self.gamma(samples_seen)
         return {"loss": 0.5 * gamma * self.config.penalty_every * total, **terms}
 
     def gamma(self, samples_seen: int) -> float:
-        """Strength of the penalty: constant, or falling geometrically to its final value."""
+        """Strength of the penalty: as set or by the size of x (auto), constant or falling geometrically."""
         first, last, over = self.config.gamma, self.config.gamma_final, self.config.gamma_decay_samples
+        if first == "auto":
+            first = GAMMA_PER_VALUE * math.prod(self.spec.shape)
         if last is None or first == last:
             return first
         share = min(1.0, samples_seen / over) if over else 1.0
@@ -132,8 +146,7 @@ class Gan(Model):
 
     def evaluate(self, batch: Batch) -> Terms:
         y = self.labels(batch)
-        real, fake = self.discriminator(batch.x, y), self.discriminator(self.generate(batch.x, y), y)
-        return {"told_apart_fraction": told_apart(real, fake), "logit_real": real.mean(), "logit_fake": fake.mean()}
+        return describe(self.discriminator(batch.x, y), self.discriminator(self.generate(batch.x, y), y))
 
     def draw(self, request: Request) -> Tensor:
         z = request.noise(self.config.latent_dim) * self.config.truncation
@@ -145,8 +158,3 @@ class Gan(Model):
 
     def labels(self, batch: Batch) -> Tensor | None:
         return batch.cond["label"] if self.classes else None
-
-
-def told_apart(real: Tensor, fake: Tensor) -> Tensor:
-    """Share of pairs in which the real sample has the higher logit: 0.5 cannot tell, near 1 has won."""
-    return (real > fake).float().mean()

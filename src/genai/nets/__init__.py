@@ -9,15 +9,17 @@ from genai.registry import Component
 from genai.schema import Count, Natural, NetConfig, Positive
 
 COMPONENTS: dict[str, Component] = {
-    "conv": Component("genai.nets.conv:Conv", "residual convolutions for images of 8 to 64 pixels", "genai.nets:ConvConfig"),
+    "conv": Component(
+        "genai.nets.conv:Conv", "residual convolutions for images of 8 to 64 pixels", "genai.nets:ConvConfig"
+    ),
     "mlp": Component("genai.nets.mlp:Mlp", "fully connected layers for points and table rows", "genai.nets:MlpConfig"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvConfig(NetConfig):
-    width: Count = 24  # channels at full resolution; doubled at each halving
-    max_width: Count = 96
+    width: Count = 32  # channels of the finest map; doubled at each halving
+    max_width: Count = 64
     blocks: Count = 1  # residual blocks per resolution
     patch: Literal[1, 2, 4] = 2  # pixels per side that one position of the finest map stands for
     style: bool = True  # the decoder's input also scales the channels of every block

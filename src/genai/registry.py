@@ -34,8 +34,8 @@ class Component:
 def components(group: str) -> dict[str, Component]:
     """All components of model, net, data or optim, built-in ones first."""
     table: dict[str, Component] = dict(importlib.import_module(TABLES[group]).COMPONENTS)
-    schemas = {e.name: e.value for e in entry_points(group="genai.schemas")}
-    for entry in entry_points(group=TABLES[group]):
+    schemas = {e.name: e.value for e in _installed().select(group="genai.schemas")}
+    for entry in _installed().select(group=TABLES[group]):
         if entry.name not in table:
             source = entry.dist.name if entry.dist else "a plug-in"
             table[entry.name] = Component(entry.value, f"from {source}", schemas.get(entry.name, ""))
@@ -59,4 +59,10 @@ def load(reference: str) -> Any:
 
 def config_packages() -> list[str]:
     """Packages of plug-ins that hold configs."""
-    return [entry.value for entry in entry_points(group="genai.configs")]
+    return [entry.value for entry in _installed().select(group="genai.configs")]
+
+
+@cache
+def _installed() -> Any:
+    """All entry points: one pass over the installed distributions, which costs milliseconds for each call."""
+    return entry_points()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from genai import registry
+from genai.data.source import modality_of
 from genai.errors import ConfigError, ConfigErrors, DataError, Interrupted
 from genai.overrides import Arguments, read_arguments
 from genai.schema import Config, Count, DataConfig, Dtype, SamplingConfig, plain, read
@@ -89,16 +90,21 @@ def _net_for_data(values: Mapping[str, Any], model: str) -> str:
     if data.get("codec") is not None:
         modality = "latent" if "latent" in nets else "image"
     else:
-        modality = registry.find("data", data["name"]).modality
-        if data.get("path") is not None or not modality:
-            from genai.data.source import modality_of
-
-            path = data.get("path")
-            modality = modality_of(data["name"], None if path is None else str(path))
+        modality = _modality(data["name"], data.get("path"))
+        if not modality and len(set(nets.values())) == 1:
+            return str(next(iter(nets.values())))
     if modality not in nets:
         known = ", ".join(nets)
-        raise ConfigError(f"'{model}' names no net for {modality} data, only for {known}", fix="add net=NAME")
+        what = f"{modality} data" if modality else f"data={data['name']}"
+        raise ConfigError(f"'{model}' names no net for {what}, only for {known}", fix="add net=NAME")
     return str(nets[modality])
+
+
+def _modality(name: str, path: Any) -> str:
+    """What the samples of a set are; empty where a plug-in does not say. Raises DataError where the path is no data."""
+    if path is None and name != "path" and not registry.find("data", name).modality:
+        return ""
+    return modality_of(name, None if path is None else str(path))
 
 
 def _merged(defaults: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,9 +210,11 @@ def _check_sweep(model: str, arguments: Arguments, search: SearchPath) -> None:
 
 
 def _typed_overrides() -> list[str]:
+    """What was typed for this job, for people to read: without the marks that Hydra's grammar needs."""
     from hydra.core.hydra_config import HydraConfig
 
-    return [str(item).lstrip("+") for item in HydraConfig.get().overrides.task if not str(item).startswith("model=")]
+    task = [str(item) for item in HydraConfig.get().overrides.task]
+    return [item.lstrip("+").replace("\\", "") for item in task if not item.startswith("model=")]
 
 
 # -- settings on top of a run ------------------------------------------------------------------------------------------

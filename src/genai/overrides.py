@@ -134,7 +134,7 @@ def _read_choice(
             return None
         arguments.swept_choices[group] = names
     for name in names:
-        if name not in options and name != "null":
+        if name not in options and (name, group) != ("null", "experiment"):
             if not sweep and "," in name:
                 return ConfigError(f"'{_short(f'{group}={value}')}' names several values", fix="add -m to run them all")
             return _unknown_choice(group, name, options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -143,7 +144,7 @@ def _read_value(hint: Any, value: Any) -> Any:
         if value in args and type(value) is type(args[args.index(value)]):
             return value
         raise _Misfit("one of " + ", ".join(str(a) for a in args))
-    if origin is dict:
+    if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             raise _Misfit("a mapping")
         return {str(k): _read_value(args[1], v) for k, v in value.items()}
@@ -189,13 +190,13 @@ def _read_scalar(hint: Any, value: Any) -> Any:
             return value
         raise _Misfit("true or false")
     if hint is int:
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        raise _Misfit("a whole number")
+        whole = int(value) if isinstance(value, float) and value.is_integer() else value
+        if isinstance(whole, int) and not isinstance(value, bool) and abs(whole) < 2**63:
+            return whole
+        raise _Misfit("a whole number" if not isinstance(whole, int) or isinstance(value, bool) else "at most 63 bits")
     if hint is float:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and abs(value) <= sys.float_info.max:  # false for NaN too
             return float(value)
         raise _Misfit("a number")
     raise TypeError(f"a schema holds {hint!r}, which the reader does not know")

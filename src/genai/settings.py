@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, cast, get_args
 
 from genai import registry
@@ -59,7 +60,13 @@ def component_schema(group: str, name: str, search: SearchPath) -> type:
     component = registry.find(group, name)
     if component.schema:
         return cast(type, registry.load(component.schema))
-    return schema_of_defaults(name, defaults_of(group, name, search), BASES[group])
+    return _schema_of_yaml(group, name, search)
+
+
+@cache
+def _schema_of_yaml(group: str, name: str, search: SearchPath) -> type:
+    base, defaults = BASES[group], defaults_of(group, name, search)
+    return schema_of_defaults(name, defaults, base) if defaults.keys() - hints(base).keys() else base
 
 
 def defaults_of(group: str, name: str, search: SearchPath) -> dict[str, Any]:

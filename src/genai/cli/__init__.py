@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from genai.cli import config, data, doctor, evaluate, inspect, listing, resume, runs, sample, train
+from genai.cli.config import app as config
+from genai.cli.data import app as data
+from genai.cli.doctor import doctor
+from genai.cli.evaluate import evaluate
+from genai.cli.inspect import inspect
+from genai.cli.listing import names
+from genai.cli.resume import resume
+from genai.cli.runs import app as runs
+from genai.cli.sample import sample
+from genai.cli.train import train
 
 app = typer.Typer(
     name="genai",
@@ -31,13 +40,13 @@ def root(
     """Train generative models and sample from them."""
 
 
-app.command("train")(train.train)
-app.command("resume")(resume.resume)
-app.command("sample")(sample.sample)
-app.command("eval")(evaluate.evaluate)
-app.add_typer(runs.app, name="runs")
-app.command("list")(listing.names)
-app.add_typer(config.app, name="config")
-app.add_typer(data.app, name="data")
-app.command("inspect")(inspect.inspect)
-app.command("doctor")(doctor.doctor)
+app.command("train")(train)
+app.command("resume")(resume)
+app.command("sample")(sample)
+app.command("eval")(evaluate)
+app.add_typer(runs, name="runs")
+app.command("list")(names)
+app.add_typer(config, name="config")
+app.add_typer(data, name="data")
+app.command("inspect")(inspect)
+app.command("doctor")(doctor)

@@ -29,7 +29,7 @@ def show(
 
 @app.command()
 def where(
-    choice: Annotated[str, typer.Argument(metavar="GROUP=NAME", help="As in model=gan.")],
+    choice: Annotated[str, typer.Argument(metavar="GROUP=NAME", help="As in optim=adam.")],
     config_dir: ConfigDirs = None,
     debug: Debug = False,
 ) -> None:

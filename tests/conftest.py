@@ -1,0 +1,24 @@
+"""Shared by all tests: the probes' plug-in is installed, and no setting of the user's shell leaks in."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# As if it were installed with pip: the folder holds a package and its .dist-info with entry points.
+sys.path.insert(0, str(Path(__file__).parent / "plugin"))
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GENAI_RUNS", "GENAI_DATA", "GENAI_FAULT", "GENAI_TEST_FAULTS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from genai.data import sniff
 from genai.data.images import Frame, Look, frame_of, prepare
 from genai.data.source import RESIDENT_BYTES, Part, Source
-from genai.errors import DataError
+from genai.errors import ConfigError, DataError
 from genai.schema import DataConfig
 
 _MOST_UNPACKED_BYTES = 8 << 30  # of a compressed array, which must be held in memory
@@ -22,9 +23,19 @@ _ROWS_AT_ONCE = 2048
 class ArrayRows:
     """Pictures of an array that stays in its file, brought to the frame when asked for."""
 
-    def __init__(self, images: np.ndarray, frame: Frame) -> None:
-        self._images, self._frame = images, frame
+    def __init__(self, array: np.ndarray, frame: Frame, path: Path) -> None:
+        self._array, self._frame, self._path = array, frame, path
+        self._images = _as_nhwc(array, path)
         self.shape: tuple[int, ...] = frame.shape
+
+    def __reduce__(self) -> tuple[Callable[..., ArrayRows], tuple[object, ...]]:
+        """A process that reads opens the file itself: to send a mapped array would be to send all of it."""
+        array = self._array
+        if not isinstance(array, np.memmap):
+            return ArrayRows, (array, self._frame, self._path)
+        fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+        header = sniff.ArrayHeader(array.shape, array.dtype.str, fortran, 0)
+        return _remapped, (self._path, header, array.offset, self._frame)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -35,6 +46,10 @@ class ArrayRows:
     def digest(self) -> bytes:
         chosen = np.unique(np.linspace(0, len(self) - 1, 1000).astype(int))
         return hashlib.sha256(repr(self._images.shape).encode() + self._images[chosen].tobytes()).digest()
+
+
+def _remapped(path: Path, header: sniff.ArrayHeader, offset: int, frame: Frame) -> ArrayRows:
+    return ArrayRows(_mapped(path, header, offset), frame, path)
 
 
 def open_arrays(path: Path, config: DataConfig, name: str) -> Source:
@@ -78,13 +93,17 @@ def source_of_arrays(
     classes = len(class_names)
     header = sniff.ArrayHeader(x.shape, x.dtype.str, False, 0)
     if sniff.modality_of_array(header, path) == "points":
+        if config.size is not None or config.channels is not None:
+            raise ConfigError(
+                "the data are points, no pictures", path=path, fix="leave out data.size and data.channels"
+            )
         test = None if test_x is None else Part(_points(test_x, path), test_found)
         part = Part(_points(x, path), found)
         return Source(name, "points", part, test, classes=classes, names=class_names, notes=notes)
     images = _as_nhwc(x, path)
     frame, said = frame_of([Look(images.shape[2], images.shape[1], grey=images.shape[3] == 1)], config)
-    test = None if test_x is None else Part(_pictures(_as_nhwc(test_x, path), frame, path), test_found)
-    part = Part(_pictures(images, frame, path), found)
+    test = None if test_x is None else Part(_pictures(test_x, frame, path), test_found)
+    part = Part(_pictures(x, frame, path), found)
     return Source(name, "image", part, test, classes=classes, names=class_names, notes=(*notes, *said))
 
 
@@ -142,8 +161,9 @@ def _as_nhwc(images: np.ndarray, path: Path) -> np.ndarray:
     raise DataError(f"pictures of shape {images.shape}, expected (N, H, W) or (N, H, W, 1 or 3)", path=path, fix="")
 
 
-def _pictures(images: np.ndarray, frame: Frame, path: Path) -> np.ndarray | ArrayRows:
+def _pictures(array: np.ndarray, frame: Frame, path: Path) -> np.ndarray | ArrayRows:
     """In memory where they fit there; else rows of the file."""
+    images = _as_nhwc(array, path)
     if 0 in images.shape:
         raise DataError(f"pictures of shape {images.shape} hold nothing", path=path, fix="check the file")
     if not frame.fits and images.shape[1:3] != (frame.height, frame.width):
@@ -152,7 +172,7 @@ def _pictures(images: np.ndarray, frame: Frame, path: Path) -> np.ndarray | Arra
     if len(images) * frame.num_bytes > RESIDENT_BYTES:
         if images.dtype != np.uint8:
             raise DataError(f"pictures of type {images.dtype}", path=path, fix="save so many pictures as uint8")
-        return ArrayRows(images, frame)
+        return ArrayRows(array, frame, path)
     made = np.empty((len(images), *frame.shape), dtype=np.uint8)
     for start in range(0, len(images), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)

@@ -13,7 +13,7 @@ from genai.data import sniff
 from genai.data.folder import FolderRows, find_bad, frame_for, list_folder, without
 from genai.data.held_out import split_ids
 from genai.data.images import Frame
-from genai.data.source import Part, Source, open_source
+from genai.data.source import Dataset, Part, Source, open_source
 from genai.errors import DataError
 from genai.registry import components, find
 from genai.schema import DataConfig
@@ -88,7 +88,13 @@ def named_sets() -> list[dict[str, str]]:
     ]
 
 
-def _report(source: Source, config: DataConfig, bad: Sequence[DataError] = ()) -> Report:
+def _report(source: Source | Dataset, config: DataConfig, bad: Sequence[DataError] = ()) -> Report:
+    if isinstance(source, Dataset):
+        held_out = 0 if source.valid is None else len(source.valid)
+        spec = source.spec
+        return Report(
+            source.name, config.path, spec.modality, spec.shape, len(source.train), held_out, {}, 0, (), source.notes
+        )
     train = len(source.train)
     held_out = len(source.test) if source.test is not None else 0
     if source.test is None and train:

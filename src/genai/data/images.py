@@ -60,11 +60,17 @@ class Frame:
 
 def look_at(path: Path) -> Look:
     """Size and colour of a picture from its header. Raises DataError for what is none, or is too large to decode."""
-    with _open(path) as image:
-        width, height = image.size
-        if image.getexif().get(0x0112, 1) >= 5:  # stored lying on its side
-            width, height = height, width
-        return Look(width, height, image.mode in _GREY_MODES)
+    try:
+        with _open(path) as image:
+            width, height = image.size
+            # The base class's: that of PNG files would decode the picture.
+            if Image.Image.getexif(image).get(0x0112, 1) >= 5:  # stored lying on its side
+                width, height = height, width
+            return Look(width, height, image.mode in _GREY_MODES)
+    except GenaiError:
+        raise
+    except Exception as error:  # headers of damaged files raise nearly everything
+        raise _bad_picture(path, error) from error
 
 
 def decode(path: Path, frame: Frame) -> np.ndarray:

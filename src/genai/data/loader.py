@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from genai.contract import Batch
+from genai.data.codec import LatentSplit
 from genai.data.order import permutation
 from genai.data.source import Split
 from genai.data.split import Streaming
@@ -28,7 +29,7 @@ class Loader:
     """Cuts the sequence of samples into this process's micro-batches.
 
     A global batch is `num_micro` micro-batches of batch_size / num_micro samples; this process takes `own_micro` of
-    them, from number `first_micro` on. Raises ConfigError where the set is smaller than a batch, or a batch cannot be cut.
+    them, from number `first_micro` on. Raises ConfigError for a set smaller than a batch or a batch not divisible.
     """
 
     def __init__(
@@ -58,23 +59,25 @@ class Loader:
         self.seed, self.batch_size, self.device, self.dtype = seed, batch_size, device, dtype
         self._micro_size = batch_size // num_micro
         self._start, self._count = first_micro * self._micro_size, own_micro * self._micro_size
+        self._parts = [slice(i, i + self._micro_size) for i in range(0, self._count, self._micro_size)]
         self._order_device = torch.device("cpu") if split.streams else device
         self._epochs: dict[int, Tensor] = {}
-        self._reader = _Reader(self, self.split, workers) if isinstance(self.split, Streaming) else None
+        self._codec = self.split.codec if isinstance(self.split, LatentSplit) else None
+        stored = self.split.split if isinstance(self.split, LatentSplit) else self.split
+        self._reader = _Reader(self, stored, workers) if isinstance(stored, Streaming) else None
 
     def take(self, position: int) -> list[Batch]:
         """This process's micro-batches of the global batch that follows the first `position` samples."""
         if self._reader is not None:
             batch = self._reader.take(position)
+            parts = [_part(batch, part) for part in self._parts]
+            if self._codec is not None:
+                parts = [part.replace(x=self._codec.encode(part.x)) for part in parts]
         else:
-            batch = self.split.fetch(self.index(position))
-        if self.dtype != torch.float32:
-            batch = batch.replace(x=self._cast(batch.x), cond={k: self._cast(v) for k, v in batch.cond.items()})
-        if self._count == self._micro_size:
-            return [batch]
-        return [
-            _part(batch, slice(start, start + self._micro_size)) for start in range(0, self._count, self._micro_size)
-        ]
+            # A micro-batch is fetched by itself: what it weighs is its own.
+            index = self.index(position)
+            parts = [self.split.fetch(index[part]) for part in self._parts]
+        return parts if self.dtype == torch.float32 else [part.to(self.device, self.dtype) for part in parts]
 
     def close(self) -> None:
         """Ends the worker processes, if there are any."""
@@ -96,9 +99,6 @@ class Loader:
             self._epochs = {e: o for e, o in self._epochs.items() if e == epoch - 1} | {epoch: order}
         return self._epochs[epoch]
 
-    def _cast(self, values: Tensor) -> Tensor:
-        return values.to(self.dtype) if values.is_floating_point() else values
-
 
 def _part(batch: Batch, part: slice) -> Batch:
     index = None if batch.index is None else batch.index[part]
@@ -111,7 +111,7 @@ class _Reader:
     def __init__(self, loader: Loader, split: Streaming, workers: int) -> None:
         self._loader, self._split, self._workers = loader, split, workers
         self._units = split.units.to(loader.device)
-        self._pinned = loader.device.type not in ("cpu", "mps")
+        self._pinned = loader.device.type != "cpu" and torch.accelerator.is_available()
         self._next = -1  # the position that the running workers deliver next
         self._batches: Iterator[tuple[Stored | GenaiError, Tensor]] | None = None
 
@@ -144,13 +144,12 @@ class _Reader:
         self._next = position + self._loader.batch_size
         try:
             return next(self._batches)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, OSError, EOFError) as error:  # the last two: it ended while it handed over a batch
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             self.close()
-            what = " ".join(str(error).split()).rstrip(".")
             raise GenaiError(
-                f"a process that reads data ended ({what})",
+                f"a process that reads data ended ({' '.join(str(error).split()).rstrip('.')})",
                 fix="if memory ran out, type a smaller data.workers; then genai resume RUN",
             ) from error
 

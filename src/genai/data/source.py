@@ -56,7 +56,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """One set in data units. A plug-in's `open(config: DataConfig)` returns this and nothing else is needed of it."""
+    """One set in data units. A plug-in's `open(config: DataConfig)` returns this, or a Dataset."""
 
     name: str
     modality: Literal["image", "points"]
@@ -93,10 +93,13 @@ class Dataset:
     notes: tuple[str, ...]
 
 
-def open_source(config: DataConfig) -> Source:
-    """The set as it is stored. Raises DataError for what cannot be read, ConfigError for a name that does not exist."""
+def open_source(config: DataConfig) -> Source | Dataset:
+    """The set as it is stored, or as a Dataset where a plug-in splits its own kind of data itself.
+
+    Raises DataError for what cannot be read, ConfigError for a name that does not exist.
+    """
     opener = registry.load(registry.find("data", config.name).target)
-    return cast("Callable[[DataConfig], Source]", opener)(config)
+    return cast("Callable[[DataConfig], Source | Dataset]", opener)(config)
 
 
 def open_data(config: DataConfig, *, predicts: Literal["data", "target"]) -> Dataset:
@@ -106,7 +109,8 @@ def open_data(config: DataConfig, *, predicts: Literal["data", "target"]) -> Dat
     """
     from genai.data.split import build
 
-    return build(open_source(config), config, predicts=predicts)
+    opened = open_source(config)
+    return opened if isinstance(opened, Dataset) else build(opened, config, predicts=predicts)
 
 
 def modality_of(config_name: str, path: str | None) -> str:

@@ -1,0 +1,377 @@
+"""Folders of pictures, against Pillow used plainly, and every kind of file that should not be there."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genai.data import folder as folder_module
+from genai.data.check import check
+from genai.data.images import decode, fit, frame_of, look_at
+from genai.data.source import Dataset, modality_of, open_data
+from genai.errors import DataError
+from genai.schema import DataConfig, PathText
+
+RANDOM = np.random.RandomState(0)
+
+
+def config(path: Path, **settings: object) -> DataConfig:
+    return DataConfig(name="path", path=PathText(str(path)), **settings)  # type: ignore[arg-type]
+
+
+def opened(path: Path, **settings: object) -> Dataset:
+    return open_data(config(path, **{"valid_fraction": 0.0, **settings}), predicts="data")
+
+
+def noise(*shape: int) -> np.ndarray:
+    return RANDOM.randint(0, 256, shape, dtype=np.uint8)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([np.sin(x / 9 + k) * np.cos(y / 7) * 120 + 128 for k in range(3)], axis=-1).astype(np.uint8)
+
+
+def save(path: Path, values: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def pixels(data: Dataset) -> np.ndarray:
+    """All training pictures as whole numbers (N, C, H, W)."""
+    return np.rint(data.train.fetch(torch.arange(len(data.train))).x.numpy() * 127.5 + 127.5).astype(int)
+
+
+def test_sub_folders_are_classes_and_every_pixel_is_kept(tmp_path: Path) -> None:
+    written = {}
+    for label in ("cat", "dog", "a b, 漢字=1"):
+        for i in range(3):
+            written[label, i] = noise(8, 12, 3)
+            save(tmp_path / label / "deeper" / f"{i}.png", written[label, i])
+    data = opened(tmp_path)
+    names = data.spec.cond["label"].names
+    assert names == ("a b, 漢字=1", "cat", "dog")
+    assert data.spec.shape == (3, 8, 12)
+    labels = data.train.fetch(torch.arange(9)).cond["label"].tolist()
+    expected = [written[names[label], i % 3].transpose(2, 0, 1) for i, label in enumerate(labels)]
+    assert labels == sorted(labels)
+    assert np.array_equal(pixels(data), np.array(expected))
+
+
+@pytest.mark.parametrize("name", ["two words", "漢字", "a,b(c)", "lr=0.1", "#1~", "{x}", "100%"])
+def test_paths_of_any_spelling_are_read(tmp_path: Path, name: str) -> None:
+    save(tmp_path / name / f"{name}.png", noise(8, 8))
+    assert len(opened(tmp_path / name).train) == 1
+    np.savez(tmp_path / f"{name}.npz", images=noise(4, 8, 8))
+    assert len(opened(tmp_path / f"{name}.npz").train) == 4
+
+
+def test_numbered_classes_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for label in range(12):
+        save(tmp_path / str(label) / "a.png", np.full((8, 8), label, np.uint8))
+    data = opened(tmp_path)
+    assert data.spec.cond["label"].names == tuple(map(str, range(12)))
+    labels = data.train.fetch(torch.arange(12)).cond["label"].tolist()
+    assert sorted(labels) == list(range(12))
+    assert pixels(data)[:, 0, 0, 0].tolist() == labels
+
+
+def test_a_flat_folder_and_a_single_class_have_no_labels(tmp_path: Path) -> None:
+    save(tmp_path / "flat" / "a.png", noise(8, 8))
+    save(tmp_path / "one" / "faces" / "a.png", noise(8, 8))
+    assert opened(tmp_path / "flat").spec.cond == {}
+    assert opened(tmp_path / "one").spec.cond == {}
+
+
+def test_train_and_test_folders_are_the_parts_and_no_classes(tmp_path: Path) -> None:
+    for part, count in (("train", 6), ("test", 2)):
+        for label in ("x", "y"):
+            for i in range(count):
+                save(tmp_path / part / label / f"{i}.png", noise(8, 8))
+    data = opened(tmp_path)
+    assert data.valid is not None
+    assert (len(data.train), len(data.valid)) == (12, 4)
+    assert data.spec.cond["label"].names == ("x", "y")
+    # With a third folder beside them they are classes like any other.
+    save(tmp_path / "dinner" / "a.png", noise(8, 8))
+    assert opened(tmp_path).spec.cond["label"].names == ("dinner", "test", "train")
+
+
+def test_size_resizes_the_shorter_side_and_crops_the_centre(tmp_path: Path) -> None:
+    values = noise(150, 100, 3)
+    save(tmp_path / "a.png", values)
+    ours = pixels(opened(tmp_path, size=20))[0].transpose(1, 2, 0)
+    resized = Image.fromarray(values).resize((20, 30), Image.Resampling.LANCZOS)
+    expected = np.asarray(resized.crop((0, 5, 20, 25))).astype(int)
+    assert np.abs(ours - expected).max() <= 1
+    # Not antialiased, or cropped elsewhere, differs visibly.
+    nearest = Image.fromarray(values).resize((20, 30), Image.Resampling.NEAREST).crop((0, 5, 20, 25))
+    assert np.abs(ours - np.asarray(nearest)).max() > 8
+    assert np.abs(ours - np.asarray(resized.crop((0, 0, 20, 20)))).max() > 8
+
+
+def test_array_and_folder_are_resized_alike(tmp_path: Path) -> None:
+    values = smooth(48, 48)
+    save(tmp_path / "folder" / "a.png", values)
+    np.save(tmp_path / "a.npy", values[None])
+    assert np.array_equal(pixels(opened(tmp_path / "folder", size=20)), pixels(opened(tmp_path / "a.npy", size=20)))
+
+
+def test_channels_convert_as_pillow_does(tmp_path: Path) -> None:
+    values = noise(8, 8, 3)
+    save(tmp_path / "rgb" / "a.png", values)
+    np.save(tmp_path / "rgb.npy", values[None])
+    expected = np.asarray(Image.fromarray(values).convert("L"))
+    for path in (tmp_path / "rgb", tmp_path / "rgb.npy"):
+        assert np.array_equal(pixels(opened(path, channels=1))[0, 0], expected)
+    save(tmp_path / "grey" / "a.png", values[..., 0])
+    assert opened(tmp_path / "grey").spec.shape == (1, 8, 8)
+    in_colour = pixels(opened(tmp_path / "grey", channels=3))[0]
+    assert np.array_equal(in_colour, np.stack([values[..., 0]] * 3))
+
+
+def test_the_pictures_decide_the_size_and_the_notes_say_so(tmp_path: Path) -> None:
+    for i, side in enumerate((20, 30, 40)):
+        save(tmp_path / "mixed" / f"{i}.png", noise(side, side + 5))
+    data = opened(tmp_path / "mixed")
+    assert data.spec.shape == (1, 30, 30)
+    assert "20 to 40" in data.notes[0]
+    save(tmp_path / "large" / "a.png", noise(100, 300))
+    assert opened(tmp_path / "large").spec.shape == (1, 64, 64)
+    assert opened(tmp_path / "large", size=96).spec.shape == (1, 96, 96)
+
+
+def test_odd_kinds_of_pictures_become_eight_bits(tmp_path: Path) -> None:
+    def read(path: Path, channels: int) -> np.ndarray:
+        frame, _ = frame_of([look_at(path)], config(path, channels=channels))
+        return decode(path, frame)
+
+    deep = np.array([[0, 257, 65535], [32768, 256, 65279]], dtype=np.uint16)
+    save(tmp_path / "deep.png", deep)
+    assert np.array_equal(read(tmp_path / "deep.png", 1)[0], np.rint(deep / 257))
+    alpha = np.zeros((2, 2, 4), np.uint8)
+    alpha[0, 0] = (10, 20, 30, 255)
+    save(tmp_path / "alpha.png", alpha)
+    assert read(tmp_path / "alpha.png", 3)[:, 0, 0].tolist() == [10, 20, 30]
+    assert read(tmp_path / "alpha.png", 3)[:, 1, 1].tolist() == [255, 255, 255]  # transparent is white
+    palette = Image.fromarray(noise(8, 8, 3)).quantize(4)
+    palette.save(tmp_path / "palette.png")
+    assert np.array_equal(read(tmp_path / "palette.png", 3).transpose(1, 2, 0), np.asarray(palette.convert("RGB")))
+    Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg")
+    red = read(tmp_path / "cmyk.jpg", 3)[:, 0, 0]
+    assert red[0] > 200
+    assert red[1:].max() < 60
+    bits = Image.fromarray(np.eye(8, dtype=bool))
+    bits.save(tmp_path / "bits.png")
+    assert np.array_equal(read(tmp_path / "bits.png", 1)[0], np.eye(8) * 255)
+
+
+def test_a_photo_stored_on_its_side_is_turned_upright(tmp_path: Path) -> None:
+    values = smooth(8, 16)
+    turned = Image.fromarray(values)
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    turned.save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(pixels(opened(tmp_path))[0].transpose(1, 2, 0), np.rot90(values, -1))
+
+
+def test_a_large_photo_is_decoded_at_a_fraction_and_looks_the_same(tmp_path: Path) -> None:
+    Image.fromarray(smooth(1600, 1200)).save(tmp_path / "a.jpg", quality=95)
+    ours = pixels(opened(tmp_path, size=32))[0].transpose(1, 2, 0)
+    with Image.open(tmp_path / "a.jpg") as image:
+        expected = np.asarray(image.resize((32, 32), Image.Resampling.LANCZOS, box=(0, 200, 1200, 1400))).astype(int)
+    assert np.abs(ours - expected).max() <= 4
+
+
+# -- what should not be there ------------------------------------------------------------------------------------------
+
+
+def refusal(path: Path, **settings: object) -> DataError:
+    with pytest.raises(DataError) as caught:
+        opened(path, **settings)
+    assert caught.value.exit_code == 3
+    assert caught.value.path is not None
+    assert len(caught.value.lines()) == 1
+    return caught.value
+
+
+def test_paths_that_are_no_data_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo.txt").write_text("x")
+    (tmp_path / "table.xyz").write_text("x")
+    save(tmp_path / "one.png", noise(8, 8))
+    for name, words in (
+        ("missing", "no such file"),
+        ("empty", "empty"),
+        ("notes", "todo.txt"),
+        ("table.xyz", "not read"),
+        ("one.png", "one picture"),
+        ("x" * 5000, "cannot be read"),
+        ("nul\0", "cannot be read|no such file"),
+    ):
+        with pytest.raises(DataError, match=words):
+            modality_of("path", str(tmp_path / name))
+        with pytest.raises(DataError, match=words):
+            opened(tmp_path / name)
+
+
+def bad_files(folder: Path) -> dict[str, str]:
+    """Writes one good picture and one of each bad kind; returns a word of the reason by name."""
+    good = save(folder / "good.png", noise(16, 16, 3))
+    content = good.read_bytes()
+    (folder / "cut.png").write_bytes(content[: len(content) // 2])
+    (folder / "nothing.png").write_bytes(b"")
+    (folder / "text.png").write_text("hello")
+    (folder / "link.png").symlink_to(folder / "gone.png")
+    (folder / "code.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    os.mkfifo(folder / "pipe.png")
+    return {
+        "cut.png": "truncated|broken|cannot be read|not a readable",
+        "nothing.png": "empty",
+        "text.png": "no picture format",
+        "link.png": "link leads nowhere",
+        "code.png": "no picture format",
+        "pipe.png": "not a file",
+    }
+
+
+def test_each_bad_picture_is_named_with_its_reason(tmp_path: Path) -> None:
+    kinds = bad_files(tmp_path / "all")
+    for name, words in kinds.items():
+        only = tmp_path / name
+        only.mkdir()
+        save(only / "good.png", noise(16, 16, 3))
+        os.rename(tmp_path / "all" / name, only / "bad.png")
+        error = refusal(only)
+        assert error.path == only / "bad.png"
+        with pytest.raises(DataError, match=words):
+            raise error
+
+
+def test_bad_pictures_are_counted_and_skipped_when_asked(tmp_path: Path) -> None:
+    kinds = bad_files(tmp_path)
+    for i in range(20):
+        save(tmp_path / f"more{i}.png", noise(16, 16, 3))
+    assert f"{len(kinds)} of {len(kinds) + 21} files are bad" in refusal(tmp_path).what
+    data = opened(tmp_path, on_bad="skip")
+    assert len(data.train) == 21
+    assert any(f"{len(kinds)} bad pictures are skipped" in note for note in data.notes)
+
+
+def test_skipping_gives_the_same_set_when_it_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for label in "ab":
+        for i in range(10):
+            save(tmp_path / label / f"{i}.png", noise(16, 16))
+    (tmp_path / "a" / "3.png").write_bytes(b"")
+    resident = opened(tmp_path, on_bad="skip")
+    monkeypatch.setattr(folder_module, "RESIDENT_BYTES", 0)
+    streamed = opened(tmp_path, on_bad="skip")
+    assert streamed.train.streams
+    assert np.array_equal(pixels(resident), pixels(streamed))
+    index = torch.arange(19)
+    assert torch.equal(resident.train.fetch(index).cond["label"], streamed.train.fetch(index).cond["label"])
+
+
+def test_too_many_bad_pictures_are_refused_even_when_skipping(tmp_path: Path) -> None:
+    save(tmp_path / "good.png", noise(8, 8))
+    for i in range(9):
+        (tmp_path / f"bad{i}.png").write_bytes(b"")
+    assert "9 of 10" in refusal(tmp_path, on_bad="skip").what
+    (tmp_path / "good.png").unlink()
+    refusal(tmp_path, on_bad="skip")
+
+
+def test_a_picture_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    for side in (9000, 30000, 13000):
+        header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+        rows = zlib.compress(bytes((side // 8 + 2) * 64))
+        folder = tmp_path / str(side)
+        folder.mkdir()
+        (folder / "bomb.png").write_bytes(
+            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+        )
+        error = refusal(folder)
+        assert error.path == folder / "bomb.png"
+        assert "pixels" in error.what
+    # Pillow's own warning would stand beside our one line; pytest resets the filter that silences it.
+    code = f"from genai.data.images import look_at; from pathlib import Path; look_at(Path({str(error.path)!r}))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "DataError: a picture of 13000x13000" in said.stderr
+    assert "Warning" not in said.stderr
+
+
+def test_pictures_beside_class_folders_are_refused(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "stray.png"):
+        save(tmp_path / name, noise(8, 8))
+    assert "stray.png" in refusal(tmp_path).what
+
+
+def test_other_files_are_left_out_and_told_and_hidden_ones_are_not_seen(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", noise(8, 8))
+    for name in ("readme.txt", ".DS_Store", "Thumbs.db"):
+        (tmp_path / name).write_text("x")
+    save(tmp_path / ".thumbnails" / "a.png", noise(4, 4))
+    data = opened(tmp_path)
+    assert len(data.train) == 1
+    assert data.notes == ("1 files that are no pictures are left out: readme.txt",)
+
+
+def test_circles_of_links_end(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "1.png", noise(8, 8))
+    save(tmp_path / "b" / "1.png", noise(8, 8))
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    assert len(opened(tmp_path).train) == 2
+
+
+def test_fingerprint_follows_content_also_when_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(4):
+        save(tmp_path / f"{i}.png", noise(8, 8))
+    resident = opened(tmp_path).fingerprint
+    monkeypatch.setattr(folder_module, "RESIDENT_BYTES", 0)
+    streamed = opened(tmp_path).fingerprint
+    assert streamed == opened(tmp_path).fingerprint
+    save(tmp_path / "3.png", np.zeros((8, 8), np.uint8))
+    assert opened(tmp_path).fingerprint != streamed
+    monkeypatch.undo()
+    assert opened(tmp_path).fingerprint != resident
+
+
+def test_check_lists_ten_bad_files_counts_all_and_never_stops_at_the_first(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        for i in range(10):
+            save(tmp_path / label / f"{i}.png", noise(8, 8))
+    good = check(config(tmp_path))
+    assert good.good
+    assert (good.train, good.held_out, good.shape) == (18, 2, (1, 8, 8))
+    assert good.classes == {"a": 10, "b": 10}
+    for i in range(12):
+        (tmp_path / "a" / f"bad{i:02}.png").write_bytes(b"")
+    report = check(config(tmp_path))
+    assert not report.good
+    assert report.num_bad == 12
+    assert [Path(path).name for path, _ in report.bad] == [f"bad{i:02}.png" for i in range(10)]
+    assert report.classes == {"a": 10, "b": 10}
+    assert report.plain()["num_bad"] == 12
+    for picture in tmp_path.rglob("?.png"):
+        picture.write_bytes(b"")
+    assert check(config(tmp_path)).num_bad == 32
+
+
+def test_fit_refuses_another_size_where_none_was_asked_for(tmp_path: Path) -> None:
+    frame, _ = frame_of([look_at(save(tmp_path / "a.png", noise(8, 8)))], config(tmp_path))
+    with pytest.raises(DataError, match="12x8"):
+        fit(Image.new("L", (12, 8)), frame)

@@ -291,8 +291,10 @@ def _read_manifest(content: bytes, path: Path) -> Manifest:
             f"damaged manifest: {error.mistakes[0].what}", path=path, fix="use another one"
         ) from error
     for name in manifest.files:
+        if name.startswith(("/", ".", "~")) or ".." in name or "\0" in name:
+            raise SecurityError(f"the manifest names {name[:80]!r}, outside its folder", path=path)
         if not _FILE_NAME.fullmatch(name):
-            raise SecurityError(f"the manifest names {name[:80]!r}, which no checkpoint holds", path=path)
+            raise CheckpointError(f"the manifest names {name[:80]!r}, which no checkpoint holds", path=path)
     return manifest
 
 
@@ -334,14 +336,24 @@ def _refuse_non_finite(groups: Mapping[str, Mapping[str, Tensor]]) -> None:
     import torch
 
     for group, tensors in groups.items():
-        weights = {k: t for k, t in tensors.items() if t.is_floating_point() and t.numel()}
+        weights = {k: t.detach() for k, t in tensors.items() if (t.is_floating_point() or t.is_complex()) and t.numel()}
         if not weights:
             continue
-        # The extremes of a tensor tell all: NaN spreads to both, an infinity is one of them.
-        finite = torch.stack([torch.isfinite(torch.stack(torch.aminmax(t.detach()))).all() for t in weights.values()])
+        finite = torch.stack([_is_finite(t) for t in weights.values()])
         if not bool(finite.all()):
             bad = list(weights)[int((~finite).nonzero()[0])]
             raise NonFiniteError(f"'{bad}' of {group} is not finite; no checkpoint was written", fix="lower optim.lr")
+
+
+def _is_finite(tensor: Tensor) -> Tensor:
+    """A scalar on the tensor's device. Its extremes tell all: NaN spreads to both, an infinity is one of them."""
+    import torch
+
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    if tensor.element_size() == 1:  # fp8 has no extremes
+        tensor = tensor.float()
+    return torch.isfinite(torch.stack(torch.aminmax(tensor))).all()
 
 
 def _whole(content: bytes) -> list[bytes | memoryview]:

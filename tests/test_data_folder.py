@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import subprocess
@@ -193,6 +194,36 @@ def test_a_large_photo_is_decoded_at_a_fraction_and_looks_the_same(tmp_path: Pat
     assert np.abs(ours - expected).max() <= 4
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_metadata_file_gives_the_labels(tmp_path: Path, kind: str) -> None:
+    labels = {"b.png": "dog, large", "a.png": "cat", "deep/c.png": "cat"}
+    for name in labels:
+        save(tmp_path / name, noise(8, 8))
+    if kind == "csv":
+        text = "\ufefffile_name,text,label\r\n" + "".join(f'{name},x,"{label}"\r\n' for name, label in labels.items())
+    else:
+        text = "".join(json.dumps({"file": name, "label": label}) + "\n\n" for name, label in labels.items())
+    metadata = tmp_path / f"metadata.{kind}"
+    metadata.write_text(text, encoding="utf-8", newline="")
+    data = opened(tmp_path)
+    assert data.spec.cond["label"].names == ("cat", "dog, large")
+    assert data.train.fetch(torch.arange(3)).cond["label"].tolist() == [0, 1, 0]
+    assert data.notes == ()
+    for damaged, words in (
+        (text.replace("b.png", "z.png"), "z.png"),
+        (text.replace("b.png", "a.png"), "again"),
+        (text.replace("dog, large", ""), "no label"),
+        (text[: text.index("deep")].rpartition("\n")[0] + "\n", "no row for"),
+        (text.replace("file", "fyle"), "names no file"),
+    ):
+        metadata.write_text(damaged, encoding="utf-8", newline="")
+        error = refusal(tmp_path)
+        assert error.path == metadata
+        assert words in error.what
+    metadata.write_bytes(b"\xff\xfe\x00a")
+    assert "UTF-8" in str(refusal(tmp_path))
+
+
 # -- what should not be there ------------------------------------------------------------------------------------------
 
 
@@ -292,6 +323,7 @@ def test_too_many_bad_pictures_are_refused_even_when_skipping(tmp_path: Path) ->
     refusal(tmp_path, on_bad="skip")
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_picture_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

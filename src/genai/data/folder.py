@@ -1,4 +1,4 @@
-"""A folder of pictures: sub-folders are classes, `train` and `test` (or `valid`) folders are the two parts."""
+"""A folder of pictures: sub-folders or a metadata file give the classes, `train` and `test` folders are the parts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from genai.data import sniff
 from genai.data.images import Frame, Look, decode, frame_of, in_threads, look_at
+from genai.data.metadata import read_labels
 from genai.data.source import RESIDENT_BYTES, Part, Source
 from genai.errors import DataError
 from genai.schema import DataConfig
@@ -106,10 +107,12 @@ def _list(root: Path, notes: list[str], like: Listing | None = None) -> Listing:
     if not files:
         found = f"only files like '{others[0]}'" if others else "it is empty"
         raise DataError(f"no picture in the folder, {found}", path=root, fix=f"give data.path {sniff.EXPECTED}")
+    given = read_labels(root)
+    others = [name for name in others if given is None or name != given[0].name]
     if others:
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         notes.append(f"{len(others)} files that are no pictures are left out: {shown}")
-    classes = [name.split(os.sep, 1)[0] if os.sep in name else "" for name in files]
+    classes = _classes_by_folder(files) if given is None else _classes_by_metadata(files, *given)
     names = _in_order(set(classes) - {""})
     if len(names) < 2 and like is None:
         return Listing(root, tuple(files), None, ())
@@ -129,6 +132,21 @@ def _list(root: Path, notes: list[str], like: Listing | None = None) -> Listing:
     number = {name: i for i, name in enumerate(names)}
     labels = np.array([number[name] for name in classes], dtype=np.int64)
     return Listing(root, tuple(files), labels, tuple(names))
+
+
+def _classes_by_folder(files: list[str]) -> list[str]:
+    return [name.split(os.sep, 1)[0] if os.sep in name else "" for name in files]
+
+
+def _classes_by_metadata(files: list[str], path: Path, labels: dict[str, str]) -> list[str]:
+    """Raises DataError unless the pictures and the rows are the same."""
+    if missing := labels.keys() - set(files):
+        raise DataError(
+            f"names '{min(missing)}', which is not in the folder", path=path, fix="add it, or remove its row"
+        )
+    if unnamed := set(files) - labels.keys():
+        raise DataError(f"no row for '{min(unnamed)}'", path=path, fix="add one, or remove the picture")
+    return [labels[name] for name in files]
 
 
 def _in_order(names: set[str]) -> list[str]:

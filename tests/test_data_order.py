@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from genai.contract import Batch
+from genai.contract import Batch, Spec
 from genai.data import folder as folder_module
+from genai.data.codec import Codec, LatentSplit
 from genai.data.loader import Loader
 from genai.data.order import permutation, step_index
 from genai.data.source import Dataset, open_data
@@ -165,6 +167,30 @@ def test_workers_change_neither_batches_nor_randomness_and_start_anywhere(
         for ours, theirs in zip(two_workers.take(position), alone.take(position), strict=True):
             assert equal(ours, theirs)
     assert torch.equal(before, torch.get_rng_state())
+
+
+class Halves:
+    """A first stage that keeps the left half of a picture."""
+
+    def to_latent(self, x: torch.Tensor) -> torch.Tensor:
+        return x[..., :4]
+
+    def from_latent(self, latent: torch.Tensor) -> torch.Tensor:
+        return torch.cat([latent, latent], dim=-1)
+
+    def latent_spec(self) -> Spec:
+        return Spec(kind="real", shape=(3, 8, 4), modality="latent")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_latents_of_a_streaming_set_are_those_of_its_pictures(streamed: Dataset, workers: int) -> None:
+    latent = replace(streamed, train=LatentSplit(streamed.train, Codec(Halves(), streamed.spec, "")))
+    pictures, latents = loader(streamed), loader(latent, workers=workers)
+    for position in (0, 8, 16):
+        (picture,), (half,) = pictures.take(position), latents.take(position)
+        assert torch.equal(half.x, picture.x[..., :4])
+        assert torch.equal(half.cond["label"], picture.cond["label"])
+    latents.close()
 
 
 def test_workers_outlive_signals_to_the_group_and_end_with_the_loader(two_workers: Loader) -> None:

@@ -46,7 +46,7 @@ class Report:
 
 
 def check(config: DataConfig) -> Report:
-    """Reads every sample of a set. Pictures of a folder that cannot be used are in the report; whatever else is wrong
+    """Reads every file of a set. Pictures of a folder that cannot be used are in the report; whatever else is wrong
     raises the DataError that training would raise."""
     path = None if config.path is None else sniff.existing(config.path)
     if path is None or sniff.kind_of(path) != "pictures":

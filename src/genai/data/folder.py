@@ -45,7 +45,7 @@ class FolderRows:
 
     def read(self, index: np.ndarray) -> np.ndarray:
         root, files = self._listing.root, self._listing.files
-        return np.stack([decode(root / files[i], self._frame) for i in index])
+        return np.stack(in_threads(lambda i: decode(root / files[i], self._frame), index.tolist()))
 
     def digest(self) -> bytes:
         # Names and sizes: reading a million pictures to hash them would take longer than training on some.

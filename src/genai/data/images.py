@@ -25,7 +25,17 @@ MAX_PIXELS = 64_000_000  # of one picture, before it is decoded
 LARGEST_KEPT = 64  # pixels a side: what is larger is resized unless data.size says otherwise
 # No format that runs a program or reads other files to be decoded.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_FEW = 8  # pictures that are not worth the start of threads
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
+
+_one_of_several = False  # this process is one of those that read
+
+
+def be_one_of_several() -> None:
+    """Called in each process that reads beside others: they share the processors already."""
+    global _one_of_several
+    _one_of_several = True
+
 
 # The size is checked here, with an error that names the file; Pillow's own warning would only stand beside it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -117,12 +127,10 @@ def frame_of(looks: Iterable[Look], config: DataConfig) -> tuple[Frame, list[str
         return Frame(channels, height, width, fits=False), []
     sides = sorted(min(size) for size in sizes.elements())
     size = max(4, min(LARGEST_KEPT, sides[len(sides) // 2]))
-    found = (
-        f"{width}x{height}" if len(sizes) == 1 else f"{len(sizes)} sizes, shorter sides of {sides[0]} to {sides[-1]}"
-    )
-    return Frame(channels, size, size, fits=True), [
-        f"pictures ({found}) are cropped and resized to {size}x{size}: data.size"
-    ]
+    mixed = f"{len(sizes)} sizes, shorter sides of {sides[0]} to {sides[-1]}"
+    found = f"{width}x{height}" if len(sizes) == 1 else mixed
+    note = f"pictures ({found}) become {size}x{size}; data.size=N for another size"
+    return Frame(channels, size, size, fits=True), [note]
 
 
 def prepare(images: np.ndarray, frame: Frame) -> np.ndarray:
@@ -143,11 +151,16 @@ def grey(images: np.ndarray) -> np.ndarray:
 def in_threads(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
     """The function's results in order. Decoding and resizing release the interpreter, so threads serve as well as
     processes and copy nothing."""
-    with ThreadPoolExecutor(num_threads()) as pool:
+    threads = num_threads()
+    if threads == 1 or len(items) <= _FEW:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, items))
 
 
 def num_threads() -> int:
+    if _one_of_several:
+        return 1
     return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 

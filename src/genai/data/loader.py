@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from genai.contract import Batch
+from genai.data import images
 from genai.data.codec import LatentSplit
 from genai.data.order import permutation
 from genai.data.source import Split
@@ -161,7 +162,7 @@ class _Reader:
             num_workers=self._workers,
             prefetch_factor=_BATCHES_AHEAD,
             pin_memory=self._pinned,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_set_up_worker,
             generator=torch.Generator(),  # of its own: starting workers draws a number, and training's must not shift
         )
         # torch's handler raises wherever the trainer happens to be when a worker dies; ours reports it in take().
@@ -202,7 +203,8 @@ class _Positions:
             position += self._loader.batch_size
 
 
-def _ignore_signals(worker: int) -> None:
-    """A signal to the whole group of processes is the trainer's to answer; it ends its workers itself."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+def _set_up_worker(number: int) -> None:
+    images.be_one_of_several()
+    # A signal to the whole group of processes is the trainer's to answer; it ends its workers itself.
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(ignored, signal.SIG_IGN)

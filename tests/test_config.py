@@ -6,6 +6,7 @@ import json
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -274,7 +275,7 @@ def test_changes_on_resume_are_classed() -> None:
 
 def test_impossible_changes_and_typos_are_told_together() -> None:
     run = configs.compose_train("gan", ["data=ring8"])
-    for typed in (
+    for typed in [
         "model.latent_dim=3",
         "seed=4",
         "data=digits",
@@ -282,7 +283,7 @@ def test_impossible_changes_and_typos_are_told_together() -> None:
         "net.width=3",
         "run.dir=x",
         "optim.name=sgd",
-    ):
+    ]:
         with pytest.raises(ConfigErrors):
             configs.change_config(run, [typed])
     with pytest.raises(ConfigErrors) as caught:
@@ -436,9 +437,7 @@ def test_completion_knows_groups_keys_and_values() -> None:
 
 
 def test_completion_copes_with_words_that_bash_cut_at_equals() -> None:
-    class Context:
-        params = {"model": "gan", "overrides": ["seed=1", "data", "="]}
-
-    assert complete_setting(Context(), "di") == ["digits"]  # type: ignore[arg-type]
-    Context.params = {"model": "gan", "overrides": ["data"]}
-    assert "digits" in complete_setting(Context(), "=")  # type: ignore[arg-type]
+    cut = SimpleNamespace(params={"model": "gan", "overrides": ["seed=1", "data", "="]})
+    assert complete_setting(cut, "di") == ["digits"]  # type: ignore[arg-type]
+    cut = SimpleNamespace(params={"model": "gan", "overrides": ["data"]})
+    assert "digits" in complete_setting(cut, "=")  # type: ignore[arg-type]

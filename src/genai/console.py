@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 REDRAW_SECONDS = 0.2  # between redraws of the live block
 BAR_WIDTH = 30
-MAX_TERMS = 6
+MAX_TERMS = 4
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Console:
         self._stream = stream
         self._label = ""
         self._drawn = -float("inf")
-        self._last: Progress | None = None
+        self._pending: Progress | None = None  # told, and not drawn yet
         self._live: Any = None
 
     @property
@@ -64,13 +64,13 @@ class Console:
 
     def start(self, label: str) -> None:
         """Progress from here on is of `label`; the first line comes at once."""
-        self._label, self._drawn, self._last = label, -float("inf"), None
+        self._label, self._drawn, self._pending = label, -float("inf"), None
 
     def progress(self, progress: Progress) -> None:
         """Redraws the block, or writes a line, where the last one is old enough. Cheap enough to call at every log."""
         if self.quiet:
             return
-        self._last = progress
+        self._pending = progress
         now = time.monotonic()
         if now - self._drawn < (REDRAW_SECONDS if self.watched else self.log_seconds):
             return
@@ -79,9 +79,8 @@ class Console:
 
     def stop(self) -> None:
         """Leaves the last state behind, as the block or as a line."""
-        if self._last is not None and not self.quiet:
-            self._draw(self._last)
-        self._last = None
+        if self._pending is not None:
+            self._draw(self._pending)
         if self._live is not None:
             live, self._live = self._live, None
             _harmlessly(live.stop)
@@ -91,6 +90,7 @@ class Console:
         print(table_text(title, rows))
 
     def _draw(self, progress: Progress) -> None:
+        self._pending = None
         if not self.watched:
             self._line(line_text(self._label, progress))
             return

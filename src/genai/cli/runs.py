@@ -36,7 +36,7 @@ def list_runs(root: Root = None, json: Json = False, debug: Debug = False) -> No
             "run": record["path"],
             **{name: record.get(name) for name in names},
             "best": _best(record),
-            "metrics": "  ".join(f"{key} {_number(value)}" for key, value in _held_out(record).items()),
+            "metrics": ", ".join(f"{key} {_number(value)}" for key, value in _held_out(record).items()),
         }
         for record in records
     ]

@@ -31,7 +31,7 @@ def genai(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A runs folder with one finished run, `first`."""
     root = tmp_path_factory.mktemp("place") / "runs"
-    assert run(["train", "gan", *SMALL, f"run.root={root}", "run.name=first", "--quiet"]) == 0
+    assert run(["train", "gan", *SMALL, "optim.lr=0.25", f"run.root={root}", "run.name=first", "--quiet"]) == 0
     return root
 
 
@@ -97,7 +97,7 @@ def test_runs_are_listed_shown_compared_and_removed(place: Path, capfd: Captured
     assert run(["runs", "list", "--json"]) == 0
     assert {"first", "second"} <= {record["name"] for record in json.loads(capfd.readouterr().out)}
     assert run(["runs", "diff", "first", "second", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)["optim.lr"] == [0.001, 0.5]
+    assert json.loads(capfd.readouterr().out)["optim.lr"] == [0.25, 0.5]
     assert run(["runs", "show", "second", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["steps"] == 4
     assert run(["runs", "rm", "second"]) == 0

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml  # type: ignore[import-untyped]
 from PIL import Image
 
 from genai import config as configs
@@ -41,12 +42,14 @@ def mistakes(model: str, *overrides: str, dirs: tuple[Path, ...] = ()) -> list[s
 def test_command_line_beats_preset_beats_model_beats_group(tmp_path: Path) -> None:
     preset = "# @package _global_\nseed: 5\noptim: {lr: 0.5}\ntrainer: {batch_size: 7, max_steps: 3}\n"
     write(tmp_path, "more/experiment/gan/mine.yaml", preset)
-    plain_run = configs.compose_train("gan", [])
+    model = yaml.safe_load(where("model=gan").read_text())
+    group = yaml.safe_load(where("optim=sgd").read_text())
+    plain_run = configs.compose_train("gan", ["optim=sgd"])
     run = configs.compose_train("gan", ["experiment=gan/mine", "trainer.batch_size=9"], [tmp_path / "more"])
     assert (run.trainer.batch_size, run.trainer.max_steps) == (9, 3)  # typed; preset
     assert (run.optim.lr, run.seed) == (0.5, 5)  # preset over model
-    assert plain_run.optim.lr == 1e-3  # model over its group
-    assert plain_run.optim.schedule == run.optim.schedule == "cosine"  # model, where the preset is silent
+    assert plain_run.optim.schedule == run.optim.schedule == model["optim"]["schedule"]  # where the preset is silent
+    assert plain_run.optim.lr == model["optim"]["lr"] != group["lr"]  # model over its group
     assert run.trainer.keep == 2  # group
 
 

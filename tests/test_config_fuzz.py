@@ -15,26 +15,9 @@ from genai.overrides import _quoted, parsed_override
 ARGUMENT = st.text(st.characters(exclude_characters="\0", exclude_categories=()), max_size=40)
 GRAMMAR = st.text(alphabet="()[]{},:=$'\"\\ \t#~+-.@|/%*?!0123456789abctruenl", max_size=30)
 KEYS = st.sampled_from(
-    [
-        "optim.lr",
-        "optim.betas",
-        "seed",
-        "run.dir",
-        "run.name",
-        "data",
-        "net",
-        "optim",
-        "experiment",
-        "trainer.batch_size",
-        "model.nets",
-        "model.loss",
-        "data.size",
-        "hydra.verbose",
-        "hydra/launcher",
-        "dtype",
-        "trainer",
-        "data.codec",
-    ]
+    ["optim.lr", "optim.betas", "seed", "run.dir", "run.name", "data", "net", "optim", "experiment"]
+    + ["trainer.batch_size", "model.nets", "model.loss", "data.size", "hydra.verbose", "hydra/launcher", "dtype"]
+    + ["trainer", "data.codec"]
 )
 SOME = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 

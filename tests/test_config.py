@@ -413,6 +413,12 @@ def test_where_names_the_file_that_wins(tmp_path: Path) -> None:
             where(wrong, dirs)
 
 
+def test_a_folder_of_configs_may_have_any_name(tmp_path: Path) -> None:
+    for name in ("数 据", "a,b (c)", "it's", "x=y#~", "a${seed}"):
+        write(tmp_path, f"{name}/optim/mine.yaml", "name: sgd\nlr: 1.0\n")
+        assert configs.compose_train("gan", ["optim=mine"], [tmp_path / name]).optim.name == "sgd"
+
+
 def test_every_key_of_the_yaml_is_in_the_json_schema() -> None:
     schema = json_schema()
     json.dumps(schema)

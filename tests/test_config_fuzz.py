@@ -14,11 +14,9 @@ from genai.overrides import _quoted, parsed_override
 # What argv can hold: no NUL, and bytes that are no UTF-8 arrive as lone surrogates.
 ARGUMENT = st.text(st.characters(exclude_characters="\0", exclude_categories=()), max_size=40)
 GRAMMAR = st.text(alphabet="()[]{},:=$'\"\\ \t#~+-.@|/%*?!0123456789abctruenl", max_size=30)
-KEYS = st.sampled_from(
-    ["optim.lr", "optim.betas", "seed", "run.dir", "run.name", "data", "net", "optim", "experiment"]
-    + ["trainer.batch_size", "model.nets", "model.loss", "data.size", "hydra.verbose", "hydra/launcher", "dtype"]
-    + ["trainer", "data.codec"]
-)
+CHOICES = ["data", "net", "optim", "experiment", "trainer", "hydra/launcher"]
+SETTINGS = ["optim.lr", "optim.betas", "seed", "run.dir", "run.name", "trainer.batch_size", "model.nets", "model.loss"]
+KEYS = st.sampled_from([*CHOICES, *SETTINGS, "data.size", "data.codec", "dtype", "hydra.verbose"])
 SOME = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 

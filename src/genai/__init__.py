@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["train", "resume", "sample", "evaluate", "__version__"]
+__all__ = ["__version__", "evaluate", "resume", "sample", "train"]
 
 if TYPE_CHECKING:
     from genai.api import evaluate, resume, sample, train

@@ -154,7 +154,7 @@ def evaluate(
     settings = compose_verb("eval", overrides)
     path = find(None if reference is None else str(reference), runs_root())
     from genai import device
-    from genai.evaluate import held_out_figures
+    from genai.evaluation import held_out_figures
     from genai.factory import open_dataset, open_trained
 
     console = console or Console()
@@ -203,7 +203,7 @@ def _with_codec(config: Config, stored: Config) -> Any:
 
 def _record_changes(run: RunFolder, config: Config, changes: Sequence[Any], console: Console) -> None:
     for change in changes:
-        console.note(f"changed: {change.key} {change.old} -> {change.new} ({change.kind})")
+        _note(run, console, f"changed {change}")
     if changes:
         run.write_document("config.json", plain(config))
         run.update(changes=[*run.info.changes, *({**plain(change), "step": run.info.steps} for change in changes)])
@@ -272,7 +272,8 @@ def train_here(run: RunFolder, config: Config, console: Console, *, resumed: boo
     )
     try:
         if runtime.main:
-            console.note(f"device: {runtime}")
+            run.warn = console.warn
+            _note(run, console, f"device: {runtime}")
         codec = open_codec(run.codec, runtime) if config.data.codec is not None else None
         data = open_dataset(config, codec)
         runtime.seed(config.seed)
@@ -306,16 +307,25 @@ def _silent(message: str) -> None:
     """A warning that the first process gives already."""
 
 
+def _note(run: RunFolder, console: Console, text: str) -> None:
+    console.note(text)
+    run.log(text)
+
+
 def _describe(run: RunFolder, model: Model, trainer: Any, console: Console, *, started: bool) -> None:
     """Notes what is trained on what, for the reader and in run.json."""
     config, runtime, data = trainer.config, trainer.runtime, trainer.data
     parameters = sum(p.numel() for p in model.parameters())
     held_out = 0 if data.valid is None else len(data.valid)
-    console.note(f"data: {data.name}, {len(data.train):,} samples + {held_out:,} held out, {data.spec.modality}"
-                 f" {'x'.join(map(str, data.spec.shape))}, {data.spec.label_classes or 'no'} classes")  # fmt: skip
-    console.note(f"model: {config.model.name}, {parameters:,} parameters; run: {run.path}")
+    shape = "x".join(map(str, data.spec.shape))
+    classes = data.spec.label_classes or data.spec.classes or "no"
+    counts = f"{len(data.train):,} samples + {held_out:,} held out"
+    _note(run, console, f"data: {data.name}, {counts}, {data.spec.modality} {shape}, {classes} classes")
+    for text in data.notes:
+        _note(run, console, f"data: {text}")
+    _note(run, console, f"model: {config.model.name}, {parameters:,} parameters; run: {run.path}")
     if not started:
-        console.note(f"resumed from step {trainer.state.step} (verified)")
+        _note(run, console, f"resumed from step {trainer.state.step} (verified)")
     run.write_document("spec.json", plain(data.spec))
     run.update(
         data=data.name,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 HIGHER_IS_BETTER = frozenset(
-    "accuracy r2 auc ndcg_at_10 hit_rate_at_10 precision recall density coverage".split()
+    ["accuracy", "r2", "auc", "ndcg_at_10", "hit_rate_at_10", "precision", "recall", "density", "coverage"]
 )  # held-out metrics; all others are better when lower
 
 Terms = dict[str, Tensor]
@@ -62,6 +62,21 @@ class Batch:
 
     def replace(self, **changes: Any) -> Batch:
         return replace(self, **changes)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
+        """The same on a device, real values in `dtype`; ids and masks keep theirs."""
+
+        def move(value: Tensor | None) -> Any:
+            real = value is not None and value.is_floating_point()
+            return None if value is None else value.to(device, dtype if real else None)
+
+        return Batch(
+            x=move(self.x),
+            cond={name: move(value) for name, value in self.cond.items()},
+            mask=move(self.mask),
+            index=move(self.index),
+            weight=move(self.weight),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

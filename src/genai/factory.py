@@ -72,8 +72,10 @@ def open_trained(path: Path, runtime: Runtime, *, step: str = "latest", raw: boo
     `step` is latest, best or a number; `raw` takes the weights without their moving average. Raises CheckpointError.
     """
     run, checkpoint = locate(path, step=step)
-    config = checked_config(checkpoint, run)
-    spec = checked_spec(checkpoint)
+    if run is not None:
+        run.check_document("config.json")
+        run.check_document("spec.json")
+    config, spec = checked_config(checkpoint), checked_spec(checkpoint)
     model = build_model(config, spec)
     checkpoints.load_weights(model, checkpoint, "model" if raw or not checkpoint.has("ema") else "ema")
     runtime.place(model)
@@ -96,10 +98,13 @@ def locate(path: Path, *, step: str = "latest") -> tuple[RunFolder | None, Check
         if checkpoint is None:
             raise CheckpointError("this run has no checkpoint", path=path, fix=f"type genai resume {path}")
         return run, checkpoint
-    number = run.info.best_step if step == "best" else int(step) if step.isdecimal() else -1
-    if number is None:
-        raise CheckpointError("this run has no best checkpoint: it watched no metric", path=path, fix="type --step latest")
-    if number < 0:
+    if step == "best":
+        if run.info.best is None:
+            raise CheckpointError("no best checkpoint: this run watched no metric", path=path, fix="type --step latest")
+        number = run.info.best.step
+    elif step.isdecimal():
+        number = int(step)
+    else:
         raise ConfigError(f"--step is '{step}', expected latest, best or a number", fix="type --step latest")
     return run, checkpoints.named(run.checkpoints / f"step_{number:08d}")
 
@@ -108,11 +113,8 @@ def _fatal(message: str) -> None:
     raise CheckpointError(message, fix="type --step N for another one")
 
 
-def checked_config(checkpoint: Checkpoint, run: RunFolder | None) -> Config:
-    stored = checkpoint.json("config.json")
-    if run is not None:
-        run.check_document("config.json")
-    return read_config(stored, path=checkpoint.path)
+def checked_config(checkpoint: Checkpoint) -> Config:
+    return read_config(checkpoint.json("config.json"), path=checkpoint.path / "config.json")
 
 
 def checked_spec(checkpoint: Checkpoint) -> Spec:
@@ -149,7 +151,7 @@ def open_codec(folder: Path, runtime: Runtime) -> Codec:
     checkpoint = checkpoints.newest(folder, warn=_fatal)
     if checkpoint is None:
         raise CheckpointError("the first stage of this run is missing", path=folder, fix="restore the run's codec folder")
-    config, spec = checked_config(checkpoint, None), checked_spec(checkpoint)
+    config, spec = checked_config(checkpoint), checked_spec(checkpoint)
     model = build_model(config, spec)
     checkpoints.load_weights(model, checkpoint, "model")
     runtime.place(model)

@@ -19,7 +19,7 @@ from genai import checkpoint as checkpoints
 from genai.budget import Budget, State
 from genai.checkpoint import Checkpoint
 from genai.console import Console, Progress
-from genai.contract import HIGHER_IS_BETTER, Batch, Model, Terms, Update
+from genai.contract import HIGHER_IS_BETTER, Batch, Model, Update
 from genai.data.loader import Loader
 from genai.data.order import step_index
 from genai.data.source import Dataset, Split
@@ -93,6 +93,8 @@ class Trainer:
         self._learning: str | None = None
         model.requires_grad_(False)
         searches = any(learner.searches for learner in self.learners.values())
+        if searches:  # torch's L-BFGS views gradients as flat
+            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         half_life = None if searches else settings.ema_half_life_samples
         self.ema = None
         if half_life is not None:
@@ -447,9 +449,9 @@ class Trainer:
                 path=self.config.data.path or self.config.data.name,
                 fix="put the data back, or start a new run with model.init_from=RUN",
             )
-        load_weights(self.model, checkpoint, "model")
+        checkpoints.load_weights(self.model, checkpoint, "model")
         if self.ema is not None:
-            load_weights(self.ema.model, checkpoint, "ema" if checkpoint.has("ema") else "model")
+            checkpoints.load_weights(self.ema.model, checkpoint, "ema" if checkpoint.has("ema") else "model")
         tensors = checkpoint.tensors("optim")
         for name, learner in self.learners.items():
             unpack_state(learner.optimizer, self.names, tensors, state.optimizers[name])
@@ -498,8 +500,8 @@ def held_out_terms(
         for number in range(runtime.rank, len(parts), runtime.world):
             if stopped():
                 break
-            batch = split.fetch(parts[number].to(runtime.device) if not split.streams else parts[number])
-            batch = to_runtime(batch, runtime)
+            index = parts[number] if split.streams else parts[number].to(runtime.device)
+            batch = split.fetch(index).to(runtime.device, runtime.dtype)
             runtime.seed(seed, _EVALUATION, number)
             with runtime.autocast():
                 terms = model.evaluate(batch)

@@ -27,7 +27,9 @@ class Codec:
         if (data.kind, data.shape, data.modality) != (self.spec.kind, self.spec.shape, self.spec.modality):
             raise ConfigError(
                 f"data.codec was trained on {self.spec.modality} {self.spec.shape}, the data are {data.modality} {data.shape}",
-                fix=f"type data.size={self.spec.shape[-1]}" if self.spec.modality == "image" else "name another data set",
+                fix=f"type data.size={self.spec.shape[-1]}"
+                if self.spec.modality == "image"
+                else "name another data set",
             )
         return replace(self.stage.latent_spec(), cond=data.cond)
 

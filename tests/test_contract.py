@@ -1,0 +1,149 @@
+"""Every model that can be named keeps the contract: a model is tested by existing, plug-ins too."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from harness import config_of, contents, differences, forked, last_checkpoint, metrics, train
+
+from genai import registry, sampler
+from genai.config import compose_train
+from genai.contract import Model
+from genai.data.source import Dataset
+from genai.device import start
+from genai.factory import build_model, open_dataset, open_trained
+from genai.optim import global_norm
+from genai.schema import Config
+
+MODELS = sorted(registry.components("model"))
+SMALL = ["trainer.max_minutes=null", "trainer.max_steps=4", "trainer.save_every=2"]
+
+
+def small(model: str, *overrides: str) -> list[str]:
+    """The model's own default set where it is small, else one that is."""
+    config = compose_train(model, [])
+    pictures = config.data.name == "fashion_mnist"
+    return [*SMALL, *(["data=digits"] if pictures else []), *overrides]
+
+
+def opened(model: str, tmp_path: Path) -> tuple[Config, Dataset, Model]:
+    config = config_of(model, tmp_path / "unused", *small(model))
+    data = open_dataset(config, None)
+    torch.manual_seed(0)
+    built = build_model(config, data.spec)
+    start(config.device, config.dtype, threads=1).place(built)
+    return config, data, built
+
+
+def test_every_config_is_a_model_and_every_model_has_a_config() -> None:
+    shipped = {path.stem for path in (Path(__file__).parent.parent / "configs" / "model").glob("*.yaml")}
+    assert shipped <= set(MODELS)
+    assert {m for m in MODELS if not m.startswith("probe_")} == shipped
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_update_lowers_its_own_loss(model: str, tmp_path: Path) -> None:
+    """Alone, on one batch and one noise: what an update differentiates is what it states."""
+    config, data, built = opened(model, tmp_path)
+    runtime = start(config.device, config.dtype, threads=1)
+    batch = data.train.fetch(torch.arange(min(32, len(data.train)))).to(runtime.device, runtime.dtype)
+    for update in built.updates():
+        learner = built.get_submodule(update.trains)
+        built.requires_grad_(False)
+        learner.requires_grad_(True)
+        parameters = list(learner.parameters())
+        before = [p.detach().clone() for p in parameters]
+        losses = []
+        for _ in range(2):
+            runtime.seed(1)
+            loss = update.loss(batch, 0)["loss"]
+            assert loss.ndim == 0
+            losses.append(loss.item())
+            built.zero_grad()
+            loss.backward()
+            assert all(p.grad is None for p in built.parameters() if not p.requires_grad)
+            norm = global_norm([p.grad for p in parameters if p.grad is not None])
+            with torch.no_grad():  # a step so small that the loss must fall by what the gradient says
+                for p in parameters:
+                    if p.grad is not None:
+                        p -= 1e-3 / (norm * norm + 1e-3) * losses[0] * p.grad if norm > 1e-12 else 0.0
+        if losses[0] > 1e-9 and norm > 1e-9:
+            assert losses[1] < losses[0], update.prefix
+        with torch.no_grad():
+            for p, value in zip(parameters, before, strict=True):
+                p.copy_(value)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_training_moves_every_child_that_an_update_names(model: str, tmp_path: Path) -> None:
+    config, _, built = opened(model, tmp_path)
+    first = {name: value.clone() for name, value in built.state_dict().items()}
+    folder = tmp_path / "run"
+    train(config_of(model, folder, *small(model, f"seed={config.seed}")))
+    last = contents(last_checkpoint(folder))
+    for child in {update.trains for update in built.updates()}:
+        moved = [n for n in first if n.startswith(child) and not torch.equal(first[n], last[f"model:{n}"])]
+        assert moved, child
+    assert all(np.isfinite(v) for line in metrics(folder) for v in line.values())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_resume_is_bit_exact(model: str, tmp_path: Path) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    config = config_of(model, whole, *small(model))
+    assert forked(lambda: train(config)) == 0
+    config = config_of(model, halves, *small(model))
+    assert forked(lambda: train(config), faults="kill@step:3") == -9
+    assert forked(lambda: train(config, resume=True)) == 0
+    assert differences(whole, halves) == []
+    assert metrics(whole) == metrics(halves)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_saved_model_is_the_model(model: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(config_of(model, folder, *small(model)))
+    runtime = start("cpu", threads=1)
+    trained = open_trained(folder, runtime)
+    data = open_dataset(trained.config, None)
+    assert trained.spec == data.spec
+    stored = contents(last_checkpoint(folder))
+    kind = "ema" if any(name.startswith("ema:") for name in stored) else "model"
+    for name, value in trained.model.state_dict().items():
+        assert torch.equal(value, stored[f"{kind}:{name}"].to(value.dtype)), name
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_samples_do_not_depend_on_the_batch(model: str, tmp_path: Path) -> None:
+    _, data, built = opened(model, tmp_path)
+    if built.predicts != "data":
+        pytest.skip("this model predicts: it draws for an input")
+    built.eval()
+    runtime = start("cpu", threads=1)
+    if next(built.parameters()).dtype == torch.float64:
+        runtime = dataclasses.replace(runtime, precision="fp64")
+    plan = sampler.plan(data.spec, seed=5, count=7)
+    whole = torch.cat(list(sampler.draw(built, plan, runtime, batch_size=16)))
+    again = torch.cat(list(sampler.draw(built, sampler.plan(data.spec, seed=5, count=3), runtime, batch_size=16)))
+    single = torch.cat(list(sampler.draw(built, plan, runtime, batch_size=2)))
+    assert whole.shape == (7, *data.spec.shape)
+    assert torch.equal(whole[:3], again)
+    torch.testing.assert_close(whole, single, rtol=1e-4, atol=1e-4)
+    assert torch.isfinite(whole.double()).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_held_out_terms_are_finite_scalars(model: str, tmp_path: Path) -> None:
+    config, data, built = opened(model, tmp_path)
+    runtime = start(config.device, config.dtype, threads=1)
+    split = data.valid or data.train
+    terms = built.evaluate(split.fetch(torch.arange(min(8, len(split)))).to(runtime.device, runtime.dtype))
+    assert terms
+    for name, value in terms.items():
+        assert value.ndim == 0, name
+        assert torch.isfinite(value), name
+    assert built.stop_metric is None or built.stop_metric in terms

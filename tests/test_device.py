@@ -1,0 +1,63 @@
+"""The device layer: seeds, CPUs, and errors for what is not there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from genai import device
+from genai.errors import ConfigError
+
+
+def test_seeds_differ_by_every_number_and_its_place() -> None:
+    seeds = {device.mix(a, b, c) for a in range(12) for b in range(12) for c in range(12)}
+    assert len({seed & 0xFFFFFFFF for seed in seeds}) == 12**3
+    assert device.mix(1, 2) != device.mix(2, 1)
+    bits = [bin(device.mix(0, n) ^ device.mix(0, n + 1)).count("1") for n in range(500)]
+    assert 30 < sum(bits) / len(bits) < 34  # one more flips half of the 64 bits
+
+
+def test_seeding_is_a_function_of_its_numbers() -> None:
+    runtime = device.start("cpu")
+    runtime.seed(1, 2, 3)
+    first = torch.randn(4)
+    torch.randn(100)
+    runtime.seed(1, 2, 3)
+    assert torch.equal(first, torch.randn(4))
+    runtime.seed(1, 2, 4)
+    assert not torch.equal(first, torch.randn(4))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["cuda", "cuda:7", "tpu"])
+def test_an_absent_device_is_an_error_that_lists_what_is_there(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"device '{name}' is not here, there is cpu"):
+        device.start(name)
+
+
+def test_the_choice_is_explained() -> None:
+    assert "bf16 was measured slower" in str(device.start("cpu"))
+    assert device.start("cpu", "bf16").precision == "bf16"
+    assert device.start("cpu", "fp64").dtype is torch.float64
+
+
+def test_cpus_follow_the_containers_quota(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    import builtins
+    import io
+
+    real = builtins.open
+
+    def fake(path: object, *args: object, **kwargs: object) -> object:
+        if path == "/sys/fs/cgroup/cpu.max":
+            return io.StringIO("150000 100000\n")
+        return real(path, *args, **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(builtins, "open", fake)
+    assert device.available_cpus() == 1
+    monkeypatch.setattr(builtins, "open", real)
+    assert device.available_cpus() >= 1
+
+
+def test_training_check_agrees_with_itself() -> None:
+    assert device.training_check("cpu") == 0.0

@@ -1,0 +1,91 @@
+"""Several processes train as one that accumulates, and end together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness import differences, metrics, wait_for
+
+ENDLESS = ["trainer.max_steps=100000", "trainer.save_every=0"]
+
+
+def genai(*arguments: str, faults: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, env=environment(faults))
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "genai", *arguments]
+
+
+def environment(faults: str | None = None) -> dict[str, str]:
+    return os.environ | ({"GENAI_TEST_FAULTS": "1", "GENAI_FAULT": faults} if faults else {})
+
+
+def training(model: str, folder: Path, *overrides: str) -> list[str]:
+    plain = ["threads=1", "trainer.log_every=1", "trainer.preview_every=0", f"run.dir={folder}"]
+    return ["train", model, *plain, *overrides]
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides"),
+    [
+        ("gan", ["data=digits", "net.width=8", "trainer.max_steps=20", "trainer.max_minutes=null"]),
+        pytest.param("probe_chars", ["trainer.max_steps=20"], marks=pytest.mark.slow),
+        pytest.param("probe_gan", ["trainer.max_steps=20"], marks=pytest.mark.slow),
+        pytest.param("probe_softmax", ["trainer.max_steps=20", "optim=adam"], marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_equal_one_that_accumulates(model: str, overrides: list[str], tmp_path: Path) -> None:
+    assert genai(*training(model, tmp_path / "two", *overrides, "trainer.devices=2")).returncode == 0
+    assert genai(*training(model, tmp_path / "one", *overrides, "trainer.accumulate=2")).returncode == 0
+    two, one = metrics(tmp_path / "two"), metrics(tmp_path / "one")
+    assert len(two) == len(one) == 20
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            if name.endswith("/loss"):
+                np.testing.assert_allclose(b[name], a[name], rtol=1e-6, err_msg=f"{name} at step {a['step']}")
+
+
+def test_two_processes_that_are_killed_go_on_bit_for_bit(tmp_path: Path) -> None:
+    overrides = ["data=digits", "net.width=8", "trainer.max_minutes=null", "trainer.devices=2", "trainer.max_steps=8",
+                 "trainer.save_every=4"]  # fmt: skip
+    assert genai(*training("gan", tmp_path / "whole", *overrides)).returncode == 0
+    killed = genai(*training("gan", tmp_path / "halves", *overrides), faults="kill@step:6")
+    assert killed.returncode == 10, killed.stderr
+    assert genai("resume", str(tmp_path / "halves")).returncode == 0
+    assert differences(tmp_path / "whole", tmp_path / "halves") == []
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "halves")
+
+
+def test_a_signal_stops_all_processes_at_one_step_with_a_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        command(*training("probe_gan", folder, *ENDLESS, "trainer.devices=2")), stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: (folder / "metrics.jsonl").exists() and len(metrics_so_far(folder)) > 3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    steps = [p.name for p in folder.glob("checkpoints/step_*")]
+    assert len(steps) == 1
+    assert metrics_so_far(folder)[-1]["step"] == int(steps[0][5:])
+    assert json.loads((folder / "run.json").read_text())["status"] == "stopped"
+
+
+def metrics_so_far(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def test_an_error_in_every_process_is_told_once(tmp_path: Path) -> None:
+    done = genai(*training("probe_gan", tmp_path / "run", "trainer.devices=2", "trainer.batch_size=33"))
+    assert done.returncode == 2
+    assert done.stderr.count("error:") == 1
+    assert "cannot be cut into 2" in done.stderr

@@ -1,0 +1,210 @@
+"""A run that was killed or stopped goes on as if nothing had happened: bit for bit, each step once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from harness import config_of, contents, differences, finish, forked, last_checkpoint, metrics, start_fork, train, wait_for
+
+from genai.checkpoint import save
+from genai.errors import CheckpointError, GenaiError
+
+STEPS = ["trainer.max_steps=60", "trainer.save_every=30"]
+SMALL = ["data=digits", "net.width=8", "trainer.max_minutes=null"]
+CASES = {
+    "gan": ("gan", [*SMALL, *STEPS]),  # 60 batches of 64 cross two ends of the 1,618 digits' epoch
+    "gan-accumulate": ("gan", [*SMALL, *STEPS, "trainer.accumulate=2"]),
+    "gan-bf16": ("gan", [*SMALL, "dtype=bf16", *STEPS]),
+    "gan-points": ("gan", ["data=moons", "net.width=16", "trainer.max_minutes=null", *STEPS]),
+    "probe_gan": ("probe_gan", STEPS),
+    "probe_chars": ("probe_chars", [*STEPS, "trainer.accumulate=2"]),
+    "probe_softmax": ("probe_softmax", ["trainer.max_steps=6", "trainer.save_every=3", "optim.max_iter=3"]),
+}
+
+
+def killed_and_resumed(model: str, folder: Path, overrides: list[str], at: int) -> None:
+    config = config_of(model, folder, *overrides)
+    assert forked(lambda: train(config), faults=f"kill@step:{at}") == -signal.SIGKILL
+    assert forked(lambda: train(config, resume=True)) == 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_half_a_run_a_kill_and_the_other_half_equal_a_whole_run(case: str, tmp_path: Path) -> None:
+    model, overrides = CASES[case]
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    config = config_of(model, whole, *overrides)
+    assert forked(lambda: train(config)) == 0
+    killed_and_resumed(model, halves, overrides, at=4 if case == "probe_softmax" else 35)
+    assert differences(whole, halves) == []
+    assert metrics(whole) == metrics(halves)
+    assert [line["step"] for line in metrics(whole)] == list(range(1, config.trainer.max_steps + 1))  # type: ignore[operator]
+
+
+def test_reading_with_workers_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genai.data.source.RESIDENT_BYTES", 0)
+    monkeypatch.setattr("genai.data.split.RESIDENT_BYTES", 0, raising=False)
+    pictures = write_pictures(tmp_path / "pictures")
+    overrides = [f"data.path={pictures}", "net.width=8", "trainer.max_minutes=null", "trainer.max_steps=12",
+                 "trainer.save_every=6", "trainer.batch_size=16"]  # fmt: skip
+    plain = config_of("gan", tmp_path / "plain", *overrides)
+    assert forked(lambda: train(plain)) == 0
+    killed_and_resumed("gan", tmp_path / "workers", [*overrides, "data.workers=2"], at=8)
+    assert differences(tmp_path / "plain", tmp_path / "workers") == []
+
+
+def write_pictures(folder: Path, count: int = 40) -> Path:
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        target = folder / f"class {i % 2}" / f"{i}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(target)
+    return folder
+
+
+def test_a_state_without_one_of_its_keys_is_seen(tmp_path: Path) -> None:
+    """The negative control: whatever the state holds, leaving it out is refused or changes what follows."""
+    overrides = ["trainer.max_steps=8", "trainer.save_every=4", "trainer.log_every=8", "trainer.patience=50", "trainer.keep=9",
+                 "trainer.eval_every=2"]  # fmt: skip
+    whole = tmp_path / "whole"
+    config = config_of("probe_chars", whole, *overrides)
+    assert forked(lambda: train(config)) == 0
+    middle = whole / "checkpoints" / "step_00000004"
+    assert middle.is_dir()
+    state = json.loads((middle / "state.json").read_text())
+    stored = contents(middle)
+    assert forked(lambda: resume_without(tmp_path / "control", config, state, stored, None)) == 0
+    assert differences(whole, tmp_path / "control") == []  # the unharmed state continues exactly
+    harmless = {"seconds", "horizon_samples", "horizon_corrected", "best_step", "best_value", "evaluations_without_gain",
+                "environment", "plan"}  # fmt: skip
+    for key in state.keys() - harmless:
+        folder = tmp_path / key
+        code = forked(lambda k=key, f=folder: resume_without(f, config, state, stored, k))  # type: ignore[misc]
+        assert code in (3, 4) or differences(whole, folder) != [], key
+    for name in [n for n in stored if n.split(":")[0] in ("model", "ema", "optim")]:
+        folder = tmp_path / name.replace("/", "_").replace(":", "_")
+        code = forked(lambda n=name, f=folder: resume_without(f, config, state, stored, n))  # type: ignore[misc]
+        assert code == 4 or differences(whole, folder) != [], name
+
+
+def resume_without(folder: Path, config: object, state: dict[str, object], stored: dict[str, object], missing: str | None) -> None:
+    """Resumes a copy of the run whose checkpoint lacks one key of the state or one tensor."""
+    import dataclasses
+    import shutil
+
+    from genai.schema import PathText
+
+    source = Path(str(config.run.dir))  # type: ignore[attr-defined]
+    shutil.copytree(source, folder)
+    for step in (folder / "checkpoints").glob("step_*"):
+        shutil.rmtree(step)
+    tensors: dict[str, dict[str, object]] = {"model": {}, "ema": {}, "optim": {}}
+    for name, value in stored.items():
+        kind, _, rest = name.partition(":")
+        if kind in tensors and name != missing:
+            tensors[kind][rest] = value
+    original = source / "checkpoints" / "step_00000004"
+    documents = {name: json.loads((original / f"{name}.json").read_text()) for name in ("config", "spec")}
+    documents["state"] = {key: value for key, value in state.items() if key != missing}
+    run_id = json.loads((source / "run.json").read_text())["id"]
+    save(folder / "checkpoints", step=4, model="probe_chars", run_id=run_id, tensors=tensors, documents=documents)  # type: ignore[arg-type]
+    run = dataclasses.replace(config.run, dir=PathText(str(folder)))  # type: ignore[attr-defined]
+    train(dataclasses.replace(config, run=run), resume=True)  # type: ignore[type-var, arg-type]
+
+
+FAULTS = ["after_file:0", "after_file:2", "before_manifest", "before_rename", "after_rename", "prune"]
+
+
+def test_random_kills_lose_nothing_that_was_saved(tmp_path: Path) -> None:
+    """100 kills at random instants and at every fault point of a save; the run always goes on from the newest complete
+    checkpoint, and metrics.jsonl holds each step once, in order."""
+    folder = tmp_path / "run"
+    config = config_of("probe_gan", folder, "trainer.max_steps=100000", "trainer.save_every=2", "trainer.keep=2")
+    rng = random.Random(0)
+    reached = 0
+    for trial in range(100):
+        fault = f"kill@save:{FAULTS[trial // 5]}" if trial < 5 * len(FAULTS) else None
+        pid = start_fork(lambda: train(config, resume=True), faults=fault)
+        if fault is None:
+            before = reached
+            wait_for(lambda b=before: newest(folder) > b or trial == 0)  # type: ignore[misc]
+            time.sleep(rng.uniform(0, 0.05))
+            os.kill(pid, signal.SIGKILL)
+        assert finish(pid) == -signal.SIGKILL
+        now = newest(folder)
+        assert now >= reached
+        reached = now
+        steps = [line["step"] for line in complete_lines(folder)]
+        assert steps == list(range(1, len(steps) + 1))
+        assert len(steps) >= reached
+    config = config_of("probe_gan", folder, f"trainer.max_steps={reached + 5}", "trainer.save_every=2")
+    assert forked(lambda: train(config, resume=True)) == 0
+    assert [line["step"] for line in metrics(folder)] == list(range(1, reached + 6))
+
+
+def newest(folder: Path) -> int:
+    return max((int(p.name[5:]) for p in folder.glob("checkpoints/step_*")), default=0)
+
+
+def complete_lines(folder: Path) -> list[dict[str, float]]:
+    path = folder / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_run_goes_on(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    endless = config_of("gan", folder, *SMALL, "trainer.max_steps=100000", "trainer.save_every=0")
+    pid = start_fork(lambda: train(endless))
+    wait_for(lambda: len(complete_lines(folder)) > 3)
+    assert forked(lambda: train(endless, resume=True)) == 8  # the folder is in use
+    os.kill(pid, number)
+    assert finish(pid) == code
+    saved = newest(folder)
+    assert saved == complete_lines(folder)[-1]["step"] > 0
+    assert json.loads((folder / "run.json").read_text())["status"] == "stopped"
+    assert forked(lambda: train(endless)) == 8  # holds a run: it is not overwritten
+    longer = config_of("gan", folder, *SMALL, f"trainer.max_steps={saved + 3}", "trainer.save_every=0")
+    assert forked(lambda: train(longer, resume=True)) == 0
+    assert newest(folder) == saved + 3
+
+
+def test_a_signal_during_evaluation_ends_it_early(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = config_of("probe_softmax", folder, "trainer.max_steps=100000", "trainer.eval_every=1")
+    pid = start_fork(lambda: train(config))
+    wait_for(lambda: len(complete_lines(folder)) > 2)
+    os.kill(pid, signal.SIGTERM)
+    assert finish(pid) == 143
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = config_of("probe_gan", folder, "trainer.max_steps=6", "trainer.save_every=3")
+    assert forked(lambda: train(config)) == 0
+    weights = last_checkpoint(folder) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert forked(lambda: train(config, resume=True)) == 0
+    for step in folder.glob("checkpoints/step_*"):
+        (step / "state.json").unlink()
+    assert forked(lambda: train(config, resume=True)) == CheckpointError.exit_code
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = config_of("gan", folder, *SMALL, "trainer.max_steps=500", "optim.lr=1e30", "trainer.save_every=1")
+    with pytest.raises(GenaiError, match="not finite at step") as caught:
+        train(config)
+    assert caught.value.exit_code == 5
+    assert "samples" in caught.value.what
+    assert all(t.isfinite().all() for t in contents(last_checkpoint(folder)).values() if hasattr(t, "isfinite"))
+    assert json.loads((folder / "run.json").read_text())["status"] == "failed"

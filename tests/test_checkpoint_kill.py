@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from genai import checkpoint as checkpoints
+from genai.errors import OutputError
 from small_checkpoint import is_whole, save
 
 KEEP = 2
@@ -102,6 +105,25 @@ def test_faults_are_for_tests_alone(tmp_path: Path) -> None:
         os.write(writing, b"saved")
 
     assert finish(*start_fork(not_killed)) == (0, b"saved")
+
+
+def test_a_limit_of_the_kernel_in_the_middle_of_a_file_is_an_output_error(tmp_path: Path) -> None:
+    save(tmp_path, 10)
+
+    def limited(writing: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            save(tmp_path, 20, tensors={"model": {"w": torch.ones(250_000)}})
+        except OutputError as error:
+            os.write(writing, str(error).encode())
+
+    code, told = finish(*start_fork(limited))
+    assert code == 0
+    assert b"needs 1.0 MB" in told
+    assert b"last good: step_00000010" in told
+    assert b"model.safetensors" in told
+    assert os.listdir(tmp_path) == ["step_00000010"]
+    assert check(tmp_path, 10) == 10
 
 
 def test_120_kills_at_random_instants_lose_nothing(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure; default: the current folder")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # the disk and the hashes are measured, not how OpenMP shares a busy machine
     # As a model with its average and Adam's two moments lies: one part, one part, two parts.
     values = arguments.megabytes * 250_000 // 4 // 20
     parts = {"model": 20, "ema": 20, "optim": 40}

@@ -139,9 +139,11 @@ def test_penalty_can_be_switched_off() -> None:
     ]
 
 
-def test_gamma_falls_geometrically_and_stays_at_its_end() -> None:
+def test_gamma_falls_by_a_half_cosine_and_stays_at_its_end() -> None:
     model = gan(config=replace(CONFIG, gamma=0.4, gamma_final=0.1, gamma_decay_samples=100))
-    assert [model.gamma(seen) for seen in (0, 50, 100, 900)] == pytest.approx([0.4, 0.2, 0.1, 0.1])
+    assert [model.gamma(seen) for seen in (0, 25, 50, 100, 900)] == pytest.approx(
+        [0.4, 0.25 + 0.15 * math.sqrt(0.5), 0.25, 0.1, 0.1]
+    )
     assert gan().gamma(10**9) == CONFIG.gamma
 
 

@@ -24,6 +24,6 @@ class GanConfig(ModelConfig):
     penalty_every: Count = 8  # steps
     gamma: Positive | Literal["auto"] = "auto"  # gamma / 2 * |grad|^2; auto: by the number of values of x
     gamma_final: Positive | None = None  # null: gamma stays
-    gamma_decay_samples: Natural = 0  # gamma falls geometrically to gamma_final over this many samples
+    gamma_decay_samples: Natural = 0  # gamma falls to gamma_final over this many samples, by a half cosine
     generator_every: Count = 1  # discriminator steps per generator step
     truncation: Annotated[float, Range(low=0, high=1, above=True)] = 1.0  # scale of the latent when drawing

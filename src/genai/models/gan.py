@@ -135,14 +135,14 @@ class Gan(Model):
         return {"loss": 0.5 * gamma * self.config.penalty_every * total, **terms}
 
     def gamma(self, samples_seen: int) -> float:
-        """Strength of the penalty: as set or by the size of x (auto), constant or falling geometrically."""
+        """Strength of the penalty: as set or by the size of x (auto), constant or falling by a half cosine."""
         first, last, over = self.config.gamma, self.config.gamma_final, self.config.gamma_decay_samples
         if first == "auto":
             first = GAMMA_PER_VALUE * math.prod(self.spec.shape)
         if last is None or first == last:
             return first
         share = min(1.0, samples_seen / over) if over else 1.0
-        return first * (last / first) ** share
+        return last + (first - last) * 0.5 * (1 + math.cos(math.pi * share))
 
     def evaluate(self, batch: Batch) -> Terms:
         y = self.labels(batch)

@@ -140,6 +140,9 @@ class Decoder(nn.Module):
         self.stages = nn.ModuleList(Stage(w, config.blocks, style) for w in widths)
         self.up = nn.ModuleList(_conv(b, a, 1) for a, b in pairwise(widths))
         self.pixels = _conv(widths[0], _PIXEL_CHANNELS * self.patch**2, 1)
+        # The pixels of a patch start equal (Aitken et al. 2017), so that training does not begin with a checkerboard.
+        first = self.pixels.weight.data[:: self.patch**2]
+        self.pixels.weight.data.copy_(first.repeat_interleave(self.patch**2, dim=0))
         self.out = _conv(_PIXEL_CHANNELS, spec.shape[0], 3)
         nn.init.normal_(self.out.weight, std=0.3 * (9 * _PIXEL_CHANNELS) ** -0.5)  # starts grey
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,19 +51,6 @@ T = TypeVar("T")
 # -- one run -----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Composing makes many small objects and no garbage worth looking for: a fifth of a start went into that."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@_without_collection()
 def compose_train(model: str, overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Config:
     """The checked configuration of one run. Raises ConfigErrors with every mistake, or DataError."""
     search = SearchPath.of(config_dirs)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 # As if it were installed with pip: the folder holds a package and its .dist-info with entry points.
-sys.path.insert(0, str(Path(__file__).parent / "plugin"))
+PLUGIN = str(Path(__file__).parent / "plugin")
+sys.path.insert(0, PLUGIN)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PLUGIN, os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # imported by the first optimizer, a second that every fork would pay again
 from safetensors.torch import load_file
 
+import genai.evaluation
+import genai.writers  # noqa: F401  # likewise
 from genai import api
 from genai.config import compose_train
 from genai.console import Console

@@ -1,4 +1,4 @@
-"""The plan of the house, kept by reading the source: imports run downwards, each thing has one home, files hold no code."""
+"""The plan of the house, kept by reading the source: imports go down, a thing has one home, files hold no code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,19 @@ LAYERS = [
     ["trainer", "sampler", "writers"],
     ["factory", "budget", "launch"],
     ["config", "search_path", "settings", "overrides"],
-    ["models", "data", "run", "run_info", "metrics_file", "lock", "checkpoint", "documents", "tensorfile", "device", "console"],
+    [
+        "models",
+        "data",
+        "run",
+        "run_info",
+        "metrics_file",
+        "lock",
+        "checkpoint",
+        "documents",
+        "tensorfile",
+        "device",
+        "console",
+    ],
     ["nets", "optim"],
     ["optim_table", "registry"],
     ["contract", "schema", "faults"],

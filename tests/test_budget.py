@@ -47,7 +47,11 @@ def test_minutes_give_a_horizon_that_is_measured_then_corrected_once() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "at", "expected"),
-    [({"max_steps": 10}, {"step": 4}, 0.4), ({"max_minutes": 2.0}, {"seconds": 30.0}, 0.25), ({"patience": 2}, {}, None)],
+    [
+        ({"max_steps": 10}, {"step": 4}, 0.4),
+        ({"max_minutes": 2.0}, {"seconds": 30.0}, 0.25),
+        ({"patience": 2}, {}, None),
+    ],
 )
 def test_fraction_tells_how_much_is_used(settings: dict[str, Any], at: dict[str, Any], expected: float | None) -> None:
     assert budget(**settings).fraction(state(**at)) == expected

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from harness import config_of, contents, differences, forked, last_checkpoint, metrics, train
 
 from genai import registry, sampler
 from genai.config import compose_train
@@ -18,6 +17,7 @@ from genai.device import start
 from genai.factory import build_model, open_dataset, open_trained
 from genai.optim import global_norm
 from genai.schema import Config
+from harness import config_of, contents, differences, forked, last_checkpoint, metrics, train
 
 MODELS = sorted(registry.components("model"))
 SMALL = ["trainer.max_minutes=null", "trainer.max_steps=4", "trainer.save_every=2"]
@@ -107,8 +107,7 @@ def test_resume_is_bit_exact(model: str, tmp_path: Path) -> None:
 def test_a_saved_model_is_the_model(model: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(config_of(model, folder, *small(model)))
-    runtime = start("cpu", threads=1)
-    trained = open_trained(folder, runtime)
+    trained = open_trained(folder, threads=1)
     data = open_dataset(trained.config, None)
     assert trained.spec == data.spec
     stored = contents(last_checkpoint(folder))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from harness import differences, metrics, wait_for
 
 ENDLESS = ["trainer.max_steps=100000", "trainer.save_every=0"]

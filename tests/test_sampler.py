@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import config_of, train
 from PIL import Image
 
 import genai
@@ -16,6 +15,7 @@ from genai import sampler, writers
 from genai.console import Console
 from genai.contract import Spec, label_spec
 from genai.errors import CheckpointError, ConfigError, OutputError
+from harness import config_of, train
 
 QUIET = Console(quiet=True)
 IMAGE = Spec(kind="real", shape=(1, 8, 8), modality="image", scale=(127.5,), offset=(127.5,),
@@ -25,7 +25,17 @@ IMAGE = Spec(kind="real", shape=(1, 8, 8), modality="image", scale=(127.5,), off
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "gan" / "一 次, (训练)=1"
-    train(config_of("gan", folder, "data=digits", "net.width=8", "trainer.max_minutes=null", "trainer.max_steps=3", "trainer.ema_rampup=10"))
+    train(
+        config_of(
+            "gan",
+            folder,
+            "data=digits",
+            "net.width=8",
+            "trainer.max_minutes=null",
+            "trainer.max_steps=3",
+            "trainer.ema_rampup=10",
+        )
+    )
     return folder
 
 

@@ -86,9 +86,7 @@ def trainer_loop(folder: Path, steps: int) -> float:
     torch.manual_seed(0)
     data = open_data(config.data, predicts="data")
     model = Autoencoder(torch.Size(data.spec.shape).numel())
-    trainer = Trainer(
-        model=model, data=data, config=config, runtime=RUNTIME, console=Console(quiet=True), run=None
-    )
+    trainer = Trainer(model=model, data=data, config=config, runtime=RUNTIME, console=Console(quiet=True), run=None)
     begin = time.perf_counter()
     trainer.fit()
     return (time.perf_counter() - begin) / steps

@@ -1,9 +1,10 @@
-"""What the command line does, as functions: train, resume, sample, evaluate. Torch is imported by their bodies, late."""
+"""What the command line does, as functions: train, resume, sample, evaluate. They import torch late."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -50,6 +51,8 @@ def train_config(config: Config, *, resume: bool = False, console: Console | Non
         raise ConfigError("--resume needs the folder to go on in", fix="type run.dir=FOLDER, or genai resume RUN")
     if resume and (Path(str(config.run.dir)) / "run.json").exists():
         run = RunFolder.reopen(Path(str(config.run.dir)))
+        if "config.json" not in run.info.documents:  # killed before it began
+            return _train_locked(run, config, console, resumed=False)
         try:
             stored = _stored_config(run)
             config = replace(config, run=stored.run, data=_with_codec(config, stored))
@@ -94,15 +97,17 @@ def sample(
     folder = _new_folder(Path(out) if out is not None else None, path)
     import numpy as np
 
-    from genai import device, sampler, writers
+    from genai import sampler, writers
     from genai.factory import open_trained
 
     console = console or Console()
     count = 16 if count is None else count
     began = time.monotonic()
-    runtime = device.start(settings.device, settings.dtype, threads=settings.threads)
+    trained = open_trained(
+        path, device=settings.device, dtype=settings.dtype, threads=settings.threads, step=step, raw=raw
+    )
+    runtime = trained.runtime
     console.note(f"device: {runtime}")
-    trained = open_trained(path, runtime, step=step, raw=raw)
     spec = trained.spec
     indices = None if labels is None else [sampler.label_index(spec, label) for label in labels]
     plan = sampler.plan(spec, seed=seed, count=count, labels=indices)
@@ -153,14 +158,15 @@ def evaluate(
     """Held-out figures of a run; also written to RUN/eval/<name>.json. `data.*` overrides choose other data."""
     settings = compose_verb("eval", overrides)
     path = find(None if reference is None else str(reference), runs_root())
-    from genai import device
     from genai.evaluation import held_out_figures
     from genai.factory import open_dataset, open_trained
 
     console = console or Console()
-    runtime = device.start(settings.device, settings.dtype, threads=settings.threads)
+    trained = open_trained(
+        path, device=settings.device, dtype=settings.dtype, threads=settings.threads, step=step, raw=raw
+    )
+    runtime = trained.runtime
     console.note(f"device: {runtime}")
-    trained = open_trained(path, runtime, step=step, raw=raw)
     data = open_dataset(settings.with_data(trained.config), trained.codec)
     with _memory_errors("sampling.batch_size", settings.sampling.batch_size):
         figures = held_out_figures(trained, data, runtime, batch_size=settings.sampling.batch_size)
@@ -189,7 +195,7 @@ def runs_root() -> Path:
     return Path(os.environ.get("GENAI_RUNS") or "runs")
 
 
-# -- the inside of a training -------------------------------------------------------------------------------------------
+# -- the inside of a training ------------------------------------------------------------------------------------------
 
 
 def _stored_config(run: RunFolder) -> Config:
@@ -235,10 +241,9 @@ def _prepare(run: RunFolder, config: Config) -> Config:
     """The first stage is copied into the run, which then needs its own run no more."""
     if config.data.codec is None:
         return config
-    from genai import device
     from genai.factory import adopt_codec
 
-    adopt_codec(find(str(config.data.codec), runs_root()), run, device.start("cpu", threads=config.threads))
+    adopt_codec(find(str(config.data.codec), runs_root()), run)
     return replace(config, data=replace(config.data, codec=PathText("codec")))
 
 
@@ -249,7 +254,8 @@ def _train_in_ranks(run: RunFolder, config: Config, resumed: bool) -> None:
     code = run_ranks(command, config.trainer.devices)
     run.refresh()
     if code in (130, 143):
-        raise Interrupted(f"stopped at step {run.info.steps}, saved", signal=code - 128)
+        fix = f"type genai resume {shlex.quote(str(run.path))}"
+        raise Interrupted(f"stopped at step {run.info.steps}, saved", signal=code - 128, fix=fix)
     if code:
         raise Reported(code)
 
@@ -420,6 +426,7 @@ def doctor() -> list[tuple[str, str, bool]]:
     rows.append(("torch threads", str(torch.get_num_threads()), True))
     for name in device.devices():
         difference = device.training_check(name)
-        rows.append((f"device {name}", f"losses of 5 steps differ from the CPU's by {difference:.1e}", difference < 1e-3))
+        rows.append(
+            (f"device {name}", f"losses of 5 steps differ from the CPU's by {difference:.1e}", difference < 1e-3)
+        )
     return rows
-

@@ -25,7 +25,9 @@ class State:
     best_step: int | None = None
     best_value: float | None = None
     evaluations_without_gain: int = 0
-    meters: dict[str, tuple[list[str], list[float], int]] = field(default_factory=dict)  # names, sums, count since a log
+    meters: dict[str, tuple[list[str], list[float], int]] = field(
+        default_factory=dict
+    )  # names, sums, count since a log
     optimizers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 

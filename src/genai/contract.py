@@ -10,10 +10,6 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-HIGHER_IS_BETTER = frozenset(
-    ["accuracy", "r2", "auc", "ndcg_at_10", "hit_rate_at_10", "precision", "recall", "density", "coverage"]
-)  # held-out metrics; all others are better when lower
-
 Terms = dict[str, Tensor]
 """Scalars, means over a micro-batch. "loss" is backpropagated; all are logged as <update>/<term>."""
 
@@ -109,7 +105,7 @@ class Request:
     dtype: torch.dtype = torch.float32
 
     def noise(self, *shape: int) -> Tensor:
-        """Standard normal (count, *shape). Drawn on the CPU, so that devices agree, from each sample's own generator."""
+        """Standard normal (count, *shape), drawn on the CPU, so that devices agree, by each sample's own generator."""
         rows = [torch.randn(shape, generator=generator) for generator in self.generators]
         return torch.stack(rows).to(self.device, self.dtype)
 

@@ -238,7 +238,9 @@ def _choose_device(asked: str, local_rank: int) -> tuple[torch.device, str]:
     if asked == "cuda" and "cuda:0" in found:
         gpus = [name for name in found if name.startswith("cuda")]
         if local_rank >= len(gpus):
-            raise ConfigError(f"{local_rank + 1} GPUs are needed, there are {len(gpus)}", fix=f"trainer.devices={len(gpus)}")
+            raise ConfigError(
+                f"{local_rank + 1} GPUs are needed, there are {len(gpus)}", fix=f"trainer.devices={len(gpus)}"
+            )
         return torch.device(gpus[local_rank]), "as asked"
     if asked not in found:
         raise ConfigError(f"device '{asked}' is not here, there is {', '.join(found)}", fix=f"type device={found[-1]}")

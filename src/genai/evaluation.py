@@ -11,7 +11,7 @@ from genai.trainer import held_out_terms
 
 
 def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, *, batch_size: int) -> dict[str, float]:
-    """The model's held-out terms on the data's held-out part. Raises DataError where there is none or it does not fit."""
+    """The model's held-out terms on the data's held-out part. Raises DataError where that is missing or no fit."""
     if data.valid is None or len(data.valid) == 0:
         raise DataError("there is no held-out data to evaluate on", fix="type data.valid_fraction=0.1")
     if _fits(data.spec) != _fits(trained.spec):

@@ -14,7 +14,7 @@ from genai.config import read_config
 from genai.contract import FirstStage, Model, Spec
 from genai.data.codec import Codec, LatentSplit
 from genai.data.source import Dataset, open_data
-from genai.device import Runtime
+from genai.device import Runtime, start
 from genai.errors import CheckpointError, ConfigError, ConfigErrors
 from genai.registry import find, load
 from genai.run import RunFolder
@@ -30,6 +30,7 @@ class Trained:
     config: Config
     checkpoint: Checkpoint
     codec: Codec | None
+    runtime: Runtime
 
     @property
     def output(self) -> Spec:
@@ -66,25 +67,35 @@ def open_dataset(config: Config, codec: Codec | None) -> Dataset:
     )
 
 
-def open_trained(path: Path, runtime: Runtime, *, step: str = "latest", raw: bool = False) -> Trained:
+def open_trained(
+    path: Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+    step: str = "latest",
+    raw: bool = False,
+) -> Trained:
     """A trained model from a run folder or a checkpoint folder, on the device, in evaluation mode.
 
-    `step` is latest, best or a number; `raw` takes the weights without their moving average. Raises CheckpointError.
+    `dtype` auto is that of the training; `step` is latest, best or a number; `raw` takes the weights without their
+    moving average. Raises CheckpointError.
     """
     run, checkpoint = locate(path, step=step)
     if run is not None:
         run.check_document("config.json")
         run.check_document("spec.json")
     config, spec = checked_config(checkpoint), checked_spec(checkpoint)
+    runtime = start(device, config.dtype if dtype == "auto" else dtype, threads=threads)
     model = build_model(config, spec)
-    checkpoints.load_weights(model, checkpoint, "model" if raw or not checkpoint.has("ema") else "ema")
     runtime.place(model)
+    checkpoints.load_weights(model, checkpoint, "model" if raw or not checkpoint.has("ema") else "ema")
     codec = None
     if config.data.codec is not None:
         if run is None:
             raise CheckpointError("the first stage is not beside this checkpoint", path=path, fix="name its run folder")
         codec = open_codec(run.codec, runtime)
-    return Trained(model.eval().requires_grad_(False), spec, config, checkpoint, codec)
+    return Trained(model.eval().requires_grad_(False), spec, config, checkpoint, codec, runtime)
 
 
 def locate(path: Path, *, step: str = "latest") -> tuple[RunFolder | None, Checkpoint]:
@@ -94,7 +105,7 @@ def locate(path: Path, *, step: str = "latest") -> tuple[RunFolder | None, Check
         return (RunFolder.read(home) if (home / "run.json").is_file() else None), checkpoints.named(path)
     run = RunFolder.read(path)
     if step == "latest":
-        checkpoint = checkpoints.newest(run.checkpoints, warn=_fatal)
+        checkpoint = checkpoints.newest(run.checkpoints, warn=None)
         if checkpoint is None:
             raise CheckpointError("this run has no checkpoint", path=path, fix=f"type genai resume {path}")
         return run, checkpoint
@@ -109,10 +120,6 @@ def locate(path: Path, *, step: str = "latest") -> tuple[RunFolder | None, Check
     return run, checkpoints.named(run.checkpoints / f"step_{number:08d}")
 
 
-def _fatal(message: str) -> None:
-    raise CheckpointError(message, fix="type --step N for another one")
-
-
 def checked_config(checkpoint: Checkpoint) -> Config:
     return read_config(checkpoint.json("config.json"), path=checkpoint.path / "config.json")
 
@@ -124,17 +131,21 @@ def checked_spec(checkpoint: Checkpoint) -> Spec:
         raise CheckpointError(f"damaged spec: {error.lines()[0]}", path=checkpoint.path / "spec.json") from error
 
 
-# -- codecs: a trained first stage that travels inside the run ----------------------------------------------------------
+# -- codecs: a trained first stage that travels inside the run ---------------------------------------------------------
 
 
-def adopt_codec(source: Path, run: RunFolder, runtime: Runtime) -> Codec:
-    """Copies the averaged weights of the run at `source` into this run's codec folder, and opens them from there."""
-    trained = open_trained(source, runtime)
+def adopt_codec(source: Path, run: RunFolder) -> None:
+    """Copies the averaged weights of the run at `source` into this run's codec folder."""
+    trained = open_trained(source, device="cpu")
     if trained.codec is not None:
-        raise ConfigError("data.codec names a run that itself stands on a codec", path=source, fix="name its first stage")
+        raise ConfigError(
+            "data.codec names a run that itself stands on a codec", path=source, fix="name its first stage"
+        )
     if not isinstance(trained.model, FirstStage):
         raise ConfigError(
-            f"data.codec names a {trained.config.model.name}, which has no latents", path=source, fix="name a first stage's run"
+            f"data.codec names a {trained.config.model.name}, which has no latents",
+            path=source,
+            fix="name a first stage's run",
         )
     checkpoints.save(
         run.codec,
@@ -144,15 +155,19 @@ def adopt_codec(source: Path, run: RunFolder, runtime: Runtime) -> Codec:
         tensors={"model": trained.model.state_dict()},
         documents={"config": plain(trained.config), "spec": plain(trained.spec)},
     )
-    return open_codec(run.codec, runtime)
 
 
 def open_codec(folder: Path, runtime: Runtime) -> Codec:
-    checkpoint = checkpoints.newest(folder, warn=_fatal)
+    checkpoint = checkpoints.newest(folder, warn=None)
     if checkpoint is None:
-        raise CheckpointError("the first stage of this run is missing", path=folder, fix="restore the run's codec folder")
+        raise CheckpointError(
+            "the first stage of this run is missing", path=folder, fix="restore the run's codec folder"
+        )
     config, spec = checked_config(checkpoint), checked_spec(checkpoint)
     model = build_model(config, spec)
-    checkpoints.load_weights(model, checkpoint, "model")
     runtime.place(model)
-    return Codec(model.eval().requires_grad_(False), spec, checkpoint.sha256)
+    checkpoints.load_weights(model, checkpoint, "model")
+    stage = model.eval().requires_grad_(False)
+    if not isinstance(stage, FirstStage):
+        raise CheckpointError("the first stage of this run has no latents", path=folder)
+    return Codec(stage, spec, checkpoint.sha256)

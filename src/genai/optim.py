@@ -1,11 +1,11 @@
-"""Optimizers by name, the schedules of the learning rate, the moving average of the weights, and optimizer state as data."""
+"""Optimizers by name, schedules of the learning rate, the moving average of weights, and optimizer state as data."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +106,7 @@ class Ema:
             torch._foreach_copy_(own_buffers, buffers)
 
 
-# -- optimizer state as named tensors and plain data, so that a checkpoint needs no pickle ------------------------------
+# -- optimizer state as named tensors and plain data, so that a checkpoint needs no pickle -----------------------------
 
 
 def pack_state(optimizer: Optimizer, names: Mapping[nn.Parameter, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -128,7 +128,7 @@ def pack_state(optimizer: Optimizer, names: Mapping[nn.Parameter, str]) -> tuple
 
     data = {}
     for parameter, state in optimizer.state.items():
-        name = names[parameter]
+        name = names[cast(nn.Parameter, parameter)]
         data[name] = {key: pack(value, f"{name}/{key}") for key, value in state.items()}
     return tensors, data
 
@@ -160,6 +160,6 @@ def _unpack(value: Any, key: str, like: nn.Parameter, tensors: Mapping[str, Tens
     return value
 
 
-def global_norm(gradients: Sequence[Tensor]) -> Tensor:
+def global_norm(gradients: list[Tensor]) -> Tensor:
     """The 2-norm of all gradients as one vector."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

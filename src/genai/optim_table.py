@@ -43,6 +43,7 @@ COMPONENTS = {
     "adam": Component("genai.optim:adam", "Adam, fused", f"{_HERE}:AdamConfig"),
     "adamw": Component("genai.optim:adamw", "Adam with decoupled weight decay, fused", f"{_HERE}:AdamWConfig"),
     "sgd": Component("genai.optim:sgd", "stochastic gradient descent with momentum", f"{_HERE}:SGDConfig"),
-    "lbfgs": Component("genai.optim:lbfgs", "L-BFGS with a strong Wolfe line search, full batch", f"{_HERE}:LBFGSConfig"),
+    "lbfgs": Component(
+        "genai.optim:lbfgs", "L-BFGS with a strong Wolfe line search, full batch", f"{_HERE}:LBFGSConfig"
+    ),
 }
-

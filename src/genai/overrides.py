@@ -20,6 +20,9 @@ DEEPEST_VALUE = 30  # opening brackets: beyond it, the grammar exhausts Python's
 NOUNS = {"data": "data set", "optim": "optimizer", "experiment": "preset", "net": "net"}
 
 
+BUDGETS = ("trainer.max_steps", "trainer.max_samples", "trainer.max_minutes")
+
+
 @dataclass
 class Arguments:
     """KEY=VALUE arguments, read: what Hydra is told, what each sweep holds, and all mistakes."""
@@ -68,7 +71,16 @@ def read_arguments(
     path_given = arguments.settings.get("data.path", "null") != "null"
     if path_given and "data" in groups and "data" not in arguments.choices and not _typed(overrides, "data"):
         arguments.choices["data"] = "path"
+    _replace_budgets(arguments)
     return arguments
+
+
+def _replace_budgets(arguments: Arguments) -> None:
+    """A budget that was typed takes the place of those that the model or a preset sets by default."""
+    typed = [key for key in BUDGETS if arguments.settings.get(key, "null") != "null"]
+    for key in BUDGETS:
+        if typed and key not in arguments.settings:
+            arguments.settings[key], arguments.values[key] = "null", None
 
 
 def _read_argument(

@@ -24,7 +24,7 @@ from genai.errors import BusyError, CheckpointError, ConfigError, ConfigErrors, 
 from genai.lock import Lock, is_held
 from genai.metrics_file import MetricsFile
 from genai.run_info import Best, RunInfo, encode_info, read_info
-from genai.schema import RunConfig, plain, read
+from genai.schema import HIGHER_IS_BETTER, RunConfig, plain, read
 from genai.tensorfile import refuse_pickle
 
 __all__ = ["Best", "RunFolder", "RunInfo", "all_runs", "find", "remove", "write_atomically"]
@@ -336,8 +336,6 @@ def _is_temporary(name: str) -> bool:
 
 
 def _best(metric: str, root: Path) -> Path:
-    from genai.contract import HIGHER_IS_BETTER  # imports torch
-
     figures = {run.path: value for run in all_runs(root) if (value := _figure(run, metric)) is not None}
     if not figures:
         known = sorted(

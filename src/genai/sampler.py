@@ -42,7 +42,8 @@ def plan(spec: Spec, *, seed: int, count: int, labels: Sequence[int] | None = No
     if not classes:
         raise ConfigError("this model was trained without labels", fix="leave --label out")
     return Plan(
-        tuple(mix(seed, i) for _ in labels for i in range(count)), tuple(label for label in labels for _ in range(count))
+        tuple(mix(seed, i) for _ in labels for i in range(count)),
+        tuple(label for label in labels for _ in range(count)),
     )
 
 

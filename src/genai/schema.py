@@ -23,6 +23,11 @@ T = TypeVar("T")
 PathText = NewType("PathText", str)  # a path: never parsed by Hydra's grammar
 
 
+HIGHER_IS_BETTER = frozenset(
+    ["accuracy", "r2", "auc", "ndcg_at_10", "hit_rate_at_10", "precision", "recall", "density", "coverage"]
+)  # held-out metrics; all others are better when lower
+
+
 @dataclass(frozen=True)
 class Range:
     """Bounds of a number: low <= value <= high, or low < value where `above`."""
@@ -89,12 +94,12 @@ def path_keys(cls: type, at: str = "") -> set[str]:
 
 
 def schema_of_defaults(name: str, defaults: Mapping[str, Any], base: type) -> type:
-    """A dataclass for a component that states its settings by its YAML alone: every key of `defaults`, with its type."""
+    """A dataclass for a component that states its settings by its YAML alone: each key of `defaults` and its type."""
     known = hints(base)
     extra = []
     for key, value in defaults.items():
         if key not in known:
-            hint = Any if value is None else Union[int, float] if type(value) is float else type(value)
+            hint = Any if value is None else int | float if type(value) is float else type(value)
             extra.append((key, hint, field(default_factory=lambda value=value: value)))  # type: ignore[misc]
     made = dataclasses.make_dataclass(name.title(), extra, bases=(base,), frozen=True, kw_only=True)
     made.__schema_hints__ = {**known, **{key: hint for key, hint, _ in extra}}  # type: ignore[attr-defined]

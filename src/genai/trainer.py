@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from genai import checkpoint as checkpoints
 from genai.budget import Budget, State
 from genai.checkpoint import Checkpoint
 from genai.console import Console, Progress
-from genai.contract import HIGHER_IS_BETTER, Batch, Model, Update
+from genai.contract import Batch, Model, Update
 from genai.data.loader import Loader
 from genai.data.order import step_index
 from genai.data.source import Dataset, Split
@@ -29,7 +30,7 @@ from genai.faults import fault
 from genai.optim import Ema, global_norm, lr_scale, pack_state, unpack_state
 from genai.registry import find, load
 from genai.run import RunFolder
-from genai.schema import Config, plain, read
+from genai.schema import HIGHER_IS_BETTER, Config, plain, read
 
 _EVALUATION = 1 << 40  # stands for the step where evaluation is seeded: no step of training reaches it
 
@@ -47,7 +48,7 @@ class Learner:
 class Trainer:
     """Trains `model` on `data` into `run` (None in every process but the first).
 
-    `preview` draws a fixed picture of the model it is given, for the given step: at step 0, on intervals and at the end.
+    `preview` draws a fixed picture of the model it is given, for a step: at step 0, on intervals and at the end.
     """
 
     def __init__(
@@ -202,7 +203,9 @@ class Trainer:
         a flag on the device on which the optimizer skips the step, and which the next log reads."""
         if self.runtime.looks_free:
             if not (math.isfinite(norm.item()) and math.isfinite(loss.item())):
-                raise self._non_finite(self.state.step, f"{update.prefix} loss {loss.item():g}, gradient {norm.item():g}")
+                raise self._non_finite(
+                    self.state.step, f"{update.prefix} loss {loss.item():g}, gradient {norm.item():g}"
+                )
             return
         bad = torch.where(torch.isfinite(norm) & torch.isfinite(loss), -1, self.state.step)
         self._bad_step = bad if self._bad_step is None else torch.where(self._bad_step >= 0, self._bad_step, bad)
@@ -235,7 +238,9 @@ class Trainer:
         Raises Interrupted after a signal, NonFiniteError when a loss or gradient is not finite.
         """
         if not self.budget.limited:
-            raise ConfigError("no end is set for this training", fix="type trainer.max_minutes=5 or trainer.max_steps=1000")
+            raise ConfigError(
+                "no end is set for this training", fix="type trainer.max_minutes=5 or trainer.max_steps=1000"
+            )
         self._check_stop_metric()
         with self._signals():
             self._loop()
@@ -275,7 +280,8 @@ class Trainer:
                 self._draw_preview()
             self._show()
         if self._signal:
-            raise Interrupted(f"stopped at step {state.step}, saved", signal=self._signal)
+            fix = f"type genai resume {shlex.quote(str(self.run.path))}" if self.run is not None else ""
+            raise Interrupted(f"stopped at step {state.step}, saved", signal=self._signal, fix=fix)
 
     def _due(self, every: int) -> bool:
         return self._ended() or (every > 0 and self.state.step % every == 0)
@@ -321,7 +327,12 @@ class Trainer:
         assert self.data.valid is not None
         micro_size = max(1, self.batch_size // self.state.plan[1])
         return held_out_terms(
-            self.averaged, self.data.valid, self.runtime, micro_size, self.config.seed, stopped=lambda: bool(self._received)
+            self.averaged,
+            self.data.valid,
+            self.runtime,
+            micro_size,
+            self.config.seed,
+            stopped=lambda: bool(self._received),
         )
 
     def _check_stop_metric(self) -> None:
@@ -331,13 +342,16 @@ class Trainer:
                 raise ConfigError("trainer.patience needs a metric to watch", fix="type trainer.stop_metric=NAME")
             return
         if self.data.valid is None:
-            raise ConfigError(f"trainer.stop_metric={self.stop_metric} needs held-out data", fix="type data.valid_fraction=0.1")
+            raise ConfigError(
+                f"trainer.stop_metric={self.stop_metric} needs held-out data", fix="type data.valid_fraction=0.1"
+            )
         if self.settings.stop_metric is not None:
             few = torch.arange(min(len(self.data.valid), 8))
             measured = held_out_terms(self.averaged, self.data.valid, self.runtime, 8, self.config.seed, index=few)
             if self.stop_metric not in measured:
                 raise ConfigError(
-                    f"trainer.stop_metric={self.stop_metric} is not measured", fix=f"choose one of {', '.join(measured)}"
+                    f"trainer.stop_metric={self.stop_metric} is not measured",
+                    fix=f"choose one of {', '.join(measured)}",
                 )
 
     def _note_gain(self, held_out: Mapping[str, float]) -> bool:
@@ -433,9 +447,10 @@ class Trainer:
             tensors=tensors,
             documents={"state": asdict(state), "config": plain(self.config), "spec": plain(self.data.spec)},
         )
+        # Noted before pruning: a kill in between must not leave run.json naming what is gone.
+        self.run.saved(saved.path.name, state.best_step, state.best_value, self.stop_metric)
         protect = {state.step} | ({state.best_step} if state.best_step is not None else set())
         checkpoints.prune(self.run.checkpoints, keep=self.settings.keep, protect=protect)
-        self.run.saved(saved.path.name, state.best_step, state.best_value, self.stop_metric)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Takes up the training where `checkpoint` was saved. Raises CheckpointError when it does not fit."""
@@ -452,6 +467,8 @@ class Trainer:
         checkpoints.load_weights(self.model, checkpoint, "model")
         if self.ema is not None:
             checkpoints.load_weights(self.ema.model, checkpoint, "ema" if checkpoint.has("ema") else "model")
+        if state.optimizers.keys() != self.learners.keys():
+            raise CheckpointError("the optimizers' state is not that of this model", path=checkpoint.path)
         tensors = checkpoint.tensors("optim")
         for name, learner in self.learners.items():
             unpack_state(learner.optimizer, self.names, tensors, state.optimizers[name])

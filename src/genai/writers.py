@@ -27,7 +27,9 @@ def output(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"cannot write samples: {error.strerror or error}", path=folder, fix="type --out DIR") from error
+        raise OutputError(
+            f"cannot write samples: {error.strerror or error}", path=folder, fix="type --out DIR"
+        ) from error
 
 
 def write_npz(folder: Path, values: Array, labels: Sequence[int] | None, spec: Spec) -> None:
@@ -68,7 +70,7 @@ def write_files(
 def write_overview(
     path: Path, values: Array, labels: Sequence[int] | None, spec: Spec, texts: Mapping[str, str]
 ) -> None:
-    """One picture of all samples: a grid, with a row (or several) per class where there are labels, or a scatter plot."""
+    """One picture of all samples: a grid, with a row (or several) per class where there are labels, or a scatter."""
     drawers: dict[str, Callable[[], Image.Image]] = {
         "image": lambda: grid(_channels_last(values), labels, spec.cond["label"].names if labels is not None else ()),
         "points": lambda: scatter(values.astype(np.float64)),
@@ -101,7 +103,9 @@ def grid(pictures: Array, labels: Sequence[int] | None, names: Sequence[str]) ->
     font = ImageFont.load_default(13)
     margin = max((round(font.getlength(name)) for name, _ in rows), default=0)
     margin = margin + 12 if margin else 0
-    canvas = Image.new("RGB", (margin + columns * (tile_width + gap) + gap, len(rows) * (tile_height + gap) + gap), "white")
+    canvas = Image.new(
+        "RGB", (margin + columns * (tile_width + gap) + gap, len(rows) * (tile_height + gap) + gap), "white"
+    )
     pen = ImageDraw.Draw(canvas)
     for row, (name, members) in enumerate(rows):
         top = gap + row * (tile_height + gap)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -32,16 +29,6 @@ def report(error: BaseException, *, debug: bool = False) -> int:
     for line in error.lines():
         _say(line if isinstance(error, Interrupted) else f"error: {line}")
     return error.exit_code
-
-
-@contextmanager
-def told_how_to_go_on(reference: str) -> Iterator[None]:
-    """A run that a signal stops says what to type, whatever stopped it; `reference` is what names it."""
-    try:
-        yield
-    except Interrupted as stop:
-        stop_fix = stop.fix or f"type genai resume {shlex.quote(reference)}"
-        raise Interrupted(stop.what, signal=stop.exit_code - 128, fix=stop_fix) from stop
 
 
 def exit_code_of(error: BaseException) -> int:

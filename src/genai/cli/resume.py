@@ -13,12 +13,10 @@ def resume(
 ) -> None:
     """Go on with a run from its newest good checkpoint. Changed settings are shown and recorded."""
     from genai import api
-    from genai.cli.failures import told_how_to_go_on
     from genai.cli.runs import record_of
     from genai.console import Console
 
     run, settings = run_and_settings(arguments)
     # Without a console given, the API makes one that knows the run's own log_seconds.
-    with told_how_to_go_on(run or "@last"):
-        folder = api.resume(run or "@last", *settings, console=Console(quiet=True) if quiet else None)
+    folder = api.resume(run or "@last", *settings, console=Console(quiet=True) if quiet else None)
     emit_json(record_of(folder.path)) if json else emit(str(folder.path))

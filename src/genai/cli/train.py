@@ -74,7 +74,7 @@ class Job:
 def run_job(config: Config, *, resume: bool, sweep: bool, quiet: bool) -> Job:
     """Trains one configuration; in a sweep a failure is told at once, because its table comes at the end."""
     from genai import api
-    from genai.cli.failures import report, told_how_to_go_on
+    from genai.cli.failures import report
     from genai.cli.runs import record_of
     from genai.console import Console
 
@@ -91,22 +91,12 @@ def run_job(config: Config, *, resume: bool, sweep: bool, quiet: bool) -> Job:
                 api.train_config(config, console=console) if found is None else api.resume(found.path, console=console)
             )
         else:
-            with told_how_to_go_on(_reference(config)):
-                run = api.train_config(config, resume=resume, console=console)
+            run = api.train_config(config, resume=resume, console=console)
     except Exception as error:
         if sweep:
             report(error)
         raise
     return Job(run.path, record_of(run.path))
-
-
-def _reference(config: Config) -> str:
-    """What names the run that is made of `config`."""
-    if config.run.dir is not None:
-        return config.run.dir
-    if config.run.name is not None:
-        return str(Path(config.run.root) / config.model.name / config.run.name)
-    return "@last"
 
 
 def _value(outcome: Outcome[Any]) -> Any:

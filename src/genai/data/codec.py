@@ -23,10 +23,11 @@ class Codec:
     sha256: str
 
     def encoded(self, data: Spec) -> Spec:
-        """What a model sees of data as `data` says. Raises ConfigError when the first stage was made for another shape."""
+        """What a model sees of data as `data` says. Raises ConfigError for a first stage made for another shape."""
         if (data.kind, data.shape, data.modality) != (self.spec.kind, self.spec.shape, self.spec.modality):
             raise ConfigError(
-                f"data.codec was trained on {self.spec.modality} {self.spec.shape}, the data are {data.modality} {data.shape}",
+                f"data.codec was trained on {self.spec.modality} {self.spec.shape}, "
+                f"the data are {data.modality} {data.shape}",
                 fix=f"type data.size={self.spec.shape[-1]}"
                 if self.spec.modality == "image"
                 else "name another data set",

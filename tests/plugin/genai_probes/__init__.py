@@ -1,1 +1,1 @@
-"""A plug-in with small models that prove the contract: what the trainer, checkpoint, sampler and evaluation must carry."""
+"""A plug-in with small models that prove the contract: what trainer, checkpoint, sampler, evaluation must carry."""

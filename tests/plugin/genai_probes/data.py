@@ -13,8 +13,38 @@ from genai.data.source import Dataset
 from genai.schema import DataConfig
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-WORDS = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi
-chi psi omega generative adversarial variational diffusion transformer discriminator""".split()
+WORDS = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "lambda",
+    "mu",
+    "nu",
+    "xi",
+    "omicron",
+    "pi",
+    "rho",
+    "sigma",
+    "tau",
+    "upsilon",
+    "phi",
+    "chi",
+    "psi",
+    "omega",
+    "generative",
+    "adversarial",
+    "variational",
+    "diffusion",
+    "transformer",
+    "discriminator",
+]
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = [
     ["cli", "__main__", "worker", "__init__"],
     ["api"],
+    ["trainer"],
     ["evaluation"],
-    ["trainer", "sampler", "writers"],
+    ["sampler", "writers"],
     ["factory", "budget", "launch"],
     ["config", "search_path", "settings", "overrides"],
     [

@@ -1,13 +1,66 @@
-"""A run and its held-out data -> figures."""
+"""Held-out data -> figures: of a model in training, and of a trained run."""
 
 from __future__ import annotations
 
-from genai.contract import Spec
-from genai.data.source import Dataset
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from genai.contract import Model, Spec
+from genai.data.source import Dataset, Split
 from genai.device import Runtime
 from genai.errors import DataError
 from genai.factory import Trained
-from genai.trainer import held_out_terms
+
+_EVALUATION = 1 << 40  # stands for the step where evaluation is seeded: no step of training reaches it
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[Model]:
+    """The model in evaluation mode, without gradients."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        model.train(training)
+
+
+def held_out_terms(
+    model: Model,
+    split: Split,
+    runtime: Runtime,
+    batch_size: int,
+    seed: int,
+    *,
+    index: Tensor | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, float]:
+    """`model.evaluate` averaged by weight over a split (or the samples of `index`), shared among the processes."""
+    split = split.to(runtime.device)
+    parts = (torch.arange(len(split)) if index is None else index).split(batch_size)
+    totals: dict[str, Tensor] = {}
+    weight_sum = torch.zeros((), dtype=torch.float64, device=runtime.device)
+    with evaluating(model):
+        for number in range(runtime.rank, len(parts), runtime.world):
+            if stopped():
+                break
+            index = parts[number] if split.streams else parts[number].to(runtime.device)
+            batch = split.fetch(index).to(runtime.device, runtime.dtype)
+            runtime.seed(seed, _EVALUATION, number)
+            with runtime.autocast():
+                terms = model.evaluate(batch)
+            weight = torch.tensor(float(len(batch))) if batch.weight is None else batch.weight
+            weight = weight.to(weight_sum)
+            weight_sum += weight
+            for name, term in terms.items():
+                totals[name] = totals.get(name, torch.zeros_like(weight_sum)) + term.double() * weight
+    names = sorted(totals)
+    runtime.sum([weight_sum, *(totals[name] for name in names)])
+    return {name: float(totals[name] / weight_sum) for name in names}
 
 
 def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, *, batch_size: int) -> dict[str, float]:

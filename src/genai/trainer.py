@@ -23,16 +23,15 @@ from genai.console import Console, Progress
 from genai.contract import Batch, Model, Update
 from genai.data.loader import Loader
 from genai.data.order import step_index
-from genai.data.source import Dataset, Split
+from genai.data.source import Dataset
 from genai.device import Runtime
 from genai.errors import CheckpointError, ConfigError, ConfigErrors, DataError, Interrupted, NonFiniteError
+from genai.evaluation import evaluating, held_out_terms
 from genai.faults import fault
 from genai.optim import Ema, global_norm, lr_scale, pack_state, unpack_state
 from genai.registry import find, load
 from genai.run import RunFolder
 from genai.schema import HIGHER_IS_BETTER, Config, plain, read
-
-_EVALUATION = 1 << 40  # stands for the step where evaluation is seeded: no step of training reaches it
 
 
 @dataclass
@@ -484,49 +483,3 @@ class Trainer:
         self._meters = {prefix: (list(n), list(s), count) for prefix, (n, s, count) in state.meters.items()}
         state.plan, state.environment = self.state.plan, self.state.environment
         self.state = state
-
-
-@contextmanager
-def evaluating(model: Model) -> Iterator[Model]:
-    """The model in evaluation mode, without gradients."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield model
-    finally:
-        model.train(training)
-
-
-def held_out_terms(
-    model: Model,
-    split: Split,
-    runtime: Runtime,
-    batch_size: int,
-    seed: int,
-    *,
-    index: Tensor | None = None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> dict[str, float]:
-    """`model.evaluate` averaged by weight over a split (or the samples of `index`), shared among the processes."""
-    split = split.to(runtime.device)
-    parts = (torch.arange(len(split)) if index is None else index).split(batch_size)
-    totals: dict[str, Tensor] = {}
-    weight_sum = torch.zeros((), dtype=torch.float64, device=runtime.device)
-    with evaluating(model):
-        for number in range(runtime.rank, len(parts), runtime.world):
-            if stopped():
-                break
-            index = parts[number] if split.streams else parts[number].to(runtime.device)
-            batch = split.fetch(index).to(runtime.device, runtime.dtype)
-            runtime.seed(seed, _EVALUATION, number)
-            with runtime.autocast():
-                terms = model.evaluate(batch)
-            weight = torch.tensor(float(len(batch))) if batch.weight is None else batch.weight
-            weight = weight.to(weight_sum)
-            weight_sum += weight
-            for name, term in terms.items():
-                totals[name] = totals.get(name, torch.zeros_like(weight_sum)) + term.double() * weight
-    names = sorted(totals)
-    runtime.sum([weight_sum, *(totals[name] for name in names)])
-    return {name: float(totals[name] / weight_sum) for name in names}

@@ -263,13 +263,14 @@ def test_changes_on_resume_are_classed() -> None:
     changed, changes = configs.change_config(run, typed)
     assert {(c.key, c.kind) for c in changes} == {
         ("trainer.max_steps", "schedule"),
+        ("trainer.max_minutes", "schedule"),  # the typed budget takes the place of the default one
         ("optim.lr", "schedule"),
         ("trainer.keep", "harmless"),
         ("threads", "harmless"),
     }  # log_every was 10 already
     assert changed == replace(
         run,
-        trainer=replace(run.trainer, max_steps=9, keep=5),
+        trainer=replace(run.trainer, max_steps=9, max_minutes=None, keep=5),
         optim=replace(run.optim, lr=0.1),
         threads=2,
     )

@@ -25,7 +25,7 @@ def main(path: str, resumed: bool) -> int:
     except GenaiError as error:
         console.stop()
         for line in error.lines():
-            print(f"error: process {rank}: {line}" if rank else f"error: {line}", file=sys.stderr)
+            print(f"error: {line}" + (f" (process {rank})" if rank else ""), file=sys.stderr)
         return error.exit_code
     finally:
         console.stop()

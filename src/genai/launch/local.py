@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _RENDEZVOUS = "GENAI_RENDEZVOUS"  # read by genai.device, whose import would cost this process torch
+_LOST_PEER = 10  # the exit code of a process whose peer went away
 _GRACE_SECONDS = 10.0  # for the others to leave by themselves once one has ended
 _KILL_SECONDS = 60.0  # for a save after a signal
 
@@ -38,9 +39,16 @@ def run_ranks(command: Sequence[str], count: int) -> int:
     try:
         for rank in range(count):
             environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            # A session of its own: the terminal's Ctrl-C reaches each process once, through `forward`.
-            processes.append(subprocess.Popen(command, env=environment, start_new_session=True))
-        return _wait(processes)
+            # The first process speaks for all; the others' words are kept for the case that only one of them fails.
+            with open(Path(meeting) / f"{rank}.txt", "wb") as words:
+                # A session of its own: the terminal's Ctrl-C reaches each process once, through `forward`.
+                processes.append(
+                    subprocess.Popen(command, env=environment, start_new_session=True, stderr=words if rank else None)
+                )
+        failed, code = _wait(processes)
+        if failed > 0 and processes[0].returncode in (0, _LOST_PEER, None, -signal.SIGKILL):
+            sys.stderr.write((Path(meeting) / f"{failed}.txt").read_text(errors="replace"))
+        return code
     finally:
         for process in processes:
             if process.poll() is None:
@@ -51,22 +59,24 @@ def run_ranks(command: Sequence[str], count: int) -> int:
         shutil.rmtree(meeting, ignore_errors=True)
 
 
-def _wait(processes: list[subprocess.Popen[bytes]]) -> int:
-    first_failure, failed_at = 0, 0.0
+def _wait(processes: list[subprocess.Popen[bytes]]) -> tuple[int, int]:
+    """Which process failed first, and the exit code of the job; (0, 0) when all is well."""
+    failed_rank, first_failure, failed_at = 0, 0, 0.0
     while True:
         codes = [process.poll() for process in processes]
         failures = [(rank, code) for rank, code in enumerate(codes) if code]
         if failures and not first_failure:
             rank, code = failures[0]
             # A peer that only noticed the loss is not the cause of it.
-            rank, code = next(((r, c) for r, c in failures if c != 10), (rank, code))
-            first_failure, failed_at = (10 if code < 0 else code), time.monotonic()
+            rank, code = next(((r, c) for r, c in failures if c != _LOST_PEER), (rank, code))
+            failed_rank, failed_at = rank, time.monotonic()
+            first_failure = _LOST_PEER if code < 0 else code
             if code < 0:
                 print(f"warning: process {rank} of {len(codes)} was killed by signal {-code}", file=sys.stderr)
         if all(code is not None for code in codes):
-            return first_failure
+            return failed_rank, first_failure
         if first_failure:
             waited = time.monotonic() - failed_at
             if waited > (_KILL_SECONDS if first_failure >= 128 else _GRACE_SECONDS):
-                return first_failure
+                return failed_rank, first_failure
         time.sleep(0.02)

@@ -26,7 +26,7 @@ from genai.contract import Batch, Model, Request, Terms, Update
 from genai.data.source import open_data
 from genai.trainer import Trainer
 
-BATCH, WIDTH, CLIP, HALF_LIFE = 128, 512, 1.0, 10_000
+BATCH, WIDTH, CLIP, HALF_LIFE = 128, 160, 1.0, 10_000
 
 
 class Autoencoder(Model):

@@ -1,0 +1,141 @@
+"""What a user installs: a wheel that trains and samples from an empty folder, and a README whose commands work."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = tmp_path_factory.mktemp("source")
+    for name in ("src", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, source / name)
+    out = tmp_path_factory.mktemp("wheel")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(out),
+        ".",
+    ]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return next(out.glob("*.whl"))
+
+
+def test_the_wheel_trains_and_samples_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    site, elsewhere = tmp_path / "site", tmp_path / "else where"
+    elsewhere.mkdir()
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)], check=True
+    )
+    environment = os.environ | {"PYTHONPATH": str(site)}
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *command], cwd=elsewhere, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip().splitlines()[-1]
+
+    assert run("-c", "import genai; print(genai.__file__)").startswith(str(site))
+    assert run("-c", "import genai.configs; print(genai.configs.__file__)").startswith(str(site))
+    path = run("-m", "genai", "train", "gan", "data=digits", "net.width=8", "trainer.max_steps=2")
+    out = run("-m", "genai", "sample", path, "-n", "4")
+    assert (elsewhere / out / "grid.png").is_file()
+
+
+def test_the_wheel_carries_licences_configs_and_data(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert any(name.endswith("licenses/NOTICE") for name in names)
+    assert "genai/configs/model/gan.yaml" in names
+    assert any(name.startswith("genai/data/builtin/") and name.endswith(".npz") for name in names)
+    assert not any("tests" in name or "__pycache__" in name for name in names)
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
+    """In the order of the README, in one empty folder, with a budget of a few steps."""
+    commands = readme_commands()
+    assert sum(command.startswith("genai ") for command in commands) >= 5
+    for command in commands:
+        words = shlex.split(command)
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), flags=re.M), command
+        elif words[0] == "genai":
+            if words[1] == "train" and "-m" not in words and not any("max_steps" in w for w in words):
+                words.append("trainer.max_steps=3")
+            done = subprocess.run(
+                [sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_the_sweep_script_prints_the_table(tmp_path: Path) -> None:
+    environment = os.environ | {
+        "LRS": "1e-3,1e-4",
+        "LOSSES": "hinge",
+        "SEEDS": "0",
+        "GENAI_RUNS": str(tmp_path / "runs"),
+    }
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", str(ROOT / "scripts" / "sweep.sh"), "gan", "digits", "net.width=8", "trainer.max_steps=3"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    table = [line for line in done.stdout.splitlines() if "finished" in line]
+    assert len(table) == 2
+    assert all("told_apart_fraction" in line for line in table)
+
+
+def test_a_sweep_makes_a_run_for_every_combination(tmp_path: Path) -> None:
+    words = [
+        "train",
+        "gan",
+        "data=digits",
+        "net.width=8",
+        "-m",
+        "optim.lr=1e-3,1e-4",
+        "seed=0,1",
+        "trainer.max_steps=8",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "genai", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    listed = subprocess.run(
+        [sys.executable, "-m", "genai", "runs", "list", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    import json
+
+    runs = json.loads(listed.stdout)
+    assert len(runs) == 4
+    assert all(run["status"] == "finished" and run["steps"] == 8 for run in runs)
+    assert all("valid/told_apart_fraction" in run["metrics"] for run in runs)

@@ -107,6 +107,16 @@ def test_processes_together_see_what_one_process_sees() -> None:
     assert torch.equal(torch.cat([batch.cond["label"] for batch in several]), whole.cond["label"])
 
 
+def test_a_batch_that_is_not_divisible_is_cut_as_evenly_as_can_be() -> None:
+    data = open_data(DataConfig(name="digits"), predicts="data")
+    n = len(data.train)  # 1,617, odd: a full batch in two processes
+    (whole,) = loader(data, n).take(0)
+    (first,), (second,) = (loader(data, n, num_micro=2, first_micro=rank).take(0) for rank in range(2))
+    assert (len(first), len(second)) == (n // 2, n - n // 2)
+    assert torch.equal(torch.cat([first.x, second.x]), whole.x)
+    assert [len(part) for part in loader(data, 64, num_micro=3, own_micro=3).take(0)] == [21, 21, 22]
+
+
 def test_batch_equal_to_the_set_is_the_set_and_a_larger_one_is_refused() -> None:
     data = open_data(DataConfig(name="digits"), predicts="data")
     n = len(data.train)
@@ -116,7 +126,7 @@ def test_batch_equal_to_the_set_is_the_set_and_a_larger_one_is_refused() -> None
     with pytest.raises(ConfigError, match=f"{n + 1}.*{n} samples"):
         loader(data, n + 1)
     with pytest.raises(ConfigError, match="cut into 3"):
-        loader(data, 64, num_micro=3)
+        loader(data, 2, num_micro=3)
 
 
 def test_double_precision_reaches_values_and_leaves_labels() -> None:

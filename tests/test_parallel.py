@@ -30,7 +30,13 @@ def environment(faults: str | None = None) -> dict[str, str]:
 
 
 def training(model: str, folder: Path, *overrides: str) -> list[str]:
-    plain = ["threads=1", "trainer.log_every=1", "trainer.preview_every=0", f"run.dir={folder}"]
+    plain = [
+        "threads=1",
+        "trainer.timeout_seconds=60",
+        "trainer.log_every=1",
+        "trainer.preview_every=0",
+        f"run.dir={folder}",
+    ]
     return ["train", model, *plain, *overrides]
 
 
@@ -38,7 +44,7 @@ def training(model: str, folder: Path, *overrides: str) -> list[str]:
     ("model", "overrides"),
     [
         ("gan", ["data=digits", "net.width=8", "trainer.max_steps=20", "trainer.max_minutes=null"]),
-        pytest.param("probe_chars", ["trainer.max_steps=20"], marks=pytest.mark.slow),
+        ("probe_chars", ["trainer.max_steps=20"]),  # too few held-out words for both processes
         pytest.param("probe_gan", ["trainer.max_steps=20"], marks=pytest.mark.slow),
         pytest.param("probe_softmax", ["trainer.max_steps=20", "optim=adam"], marks=pytest.mark.slow),
     ],
@@ -56,10 +62,9 @@ def test_two_processes_equal_one_that_accumulates(model: str, overrides: list[st
 
 
 def test_two_processes_that_are_killed_go_on_bit_for_bit(tmp_path: Path) -> None:
-    overrides = ["data=digits", "net.width=8", "trainer.max_minutes=null", "trainer.devices=2", "trainer.max_steps=8",
-                 "trainer.save_every=4"]  # fmt: skip
+    overrides = ["data=digits", "net.width=8", "trainer.devices=2", "trainer.max_steps=60", "trainer.save_every=30"]
     assert genai(*training("gan", tmp_path / "whole", *overrides)).returncode == 0
-    killed = genai(*training("gan", tmp_path / "halves", *overrides), faults="kill@step:6")
+    killed = genai(*training("gan", tmp_path / "halves", *overrides), faults="kill@step:35")
     assert killed.returncode == 10, killed.stderr
     assert genai("resume", str(tmp_path / "halves")).returncode == 0
     assert differences(tmp_path / "whole", tmp_path / "halves") == []
@@ -86,7 +91,7 @@ def metrics_so_far(folder: Path) -> list[dict[str, float]]:
 
 
 def test_an_error_in_every_process_is_told_once(tmp_path: Path) -> None:
-    done = genai(*training("probe_gan", tmp_path / "run", "trainer.devices=2", "trainer.batch_size=33"))
+    done = genai(*training("probe_gan", tmp_path / "run", "trainer.devices=2", "trainer.batch_size=1"))
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
     assert "cannot be cut into 2" in done.stderr

@@ -39,22 +39,26 @@ def held_out_terms(
     index: Tensor | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
-    """`model.evaluate` averaged by weight over a split (or the samples of `index`), shared among the processes."""
+    """`model.evaluate` averaged by weight over a split (or the samples of `index`), shared among the processes.
+
+    A process for which no part is left evaluates the first one with a weight of zero: all must name the same terms.
+    """
     split = split.to(runtime.device)
     parts = (torch.arange(len(split)) if index is None else index).split(batch_size)
+    own = list(range(runtime.rank, len(parts), runtime.world))
     totals: dict[str, Tensor] = {}
     weight_sum = torch.zeros((), dtype=torch.float64, device=runtime.device)
     with evaluating(model):
-        for number in range(runtime.rank, len(parts), runtime.world):
-            if stopped():
+        for number in own or [0]:
+            if totals and stopped():
                 break
-            index = parts[number] if split.streams else parts[number].to(runtime.device)
-            batch = split.fetch(index).to(runtime.device, runtime.dtype)
+            ids = parts[number] if split.streams else parts[number].to(runtime.device)
+            batch = split.fetch(ids).to(runtime.device, runtime.dtype)
             runtime.seed(seed, _EVALUATION, number)
             with runtime.autocast():
                 terms = model.evaluate(batch)
             weight = torch.tensor(float(len(batch))) if batch.weight is None else batch.weight
-            weight = weight.to(weight_sum)
+            weight = weight.to(weight_sum) * bool(own)
             weight_sum += weight
             for name, term in terms.items():
                 totals[name] = totals.get(name, torch.zeros_like(weight_sum)) + term.double() * weight

@@ -151,7 +151,7 @@ def adopt_codec(source: Path, run: RunFolder) -> None:
         run.codec,
         step=trained.checkpoint.step,
         model=trained.config.model.name,
-        run_id=run.id,
+        run_id=trained.checkpoint.manifest.run_id,  # a copy: equal first stages are equal files in every run
         tensors={"model": trained.model.state_dict()},
         documents={"config": plain(trained.config), "spec": plain(trained.spec)},
     )

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -29,8 +30,8 @@ Stored = tuple[Tensor, Tensor | None]
 class Loader:
     """Cuts the sequence of samples into this process's micro-batches.
 
-    A global batch is `num_micro` micro-batches of batch_size / num_micro samples; this process takes `own_micro` of
-    them, from number `first_micro` on. Raises ConfigError for a set smaller than a batch or a batch not divisible.
+    A global batch is `num_micro` micro-batches whose sizes differ by one sample at most; this process takes `own_micro`
+    of them, from number `first_micro` on. Raises ConfigError for a set smaller than a batch, or a batch too small.
     """
 
     def __init__(
@@ -51,16 +52,16 @@ class Loader:
                 f"trainer.batch_size is {batch_size}, the training set has {len(split)} samples",
                 fix="type trainer.batch_size=all, or a smaller number",
             )
-        if batch_size % num_micro:
+        if batch_size < num_micro:
             raise ConfigError(
                 f"trainer.batch_size {batch_size} cannot be cut into {num_micro} micro-batches (devices x accumulate)",
-                fix=f"type trainer.batch_size={batch_size // num_micro * num_micro or num_micro}",
+                fix=f"type trainer.batch_size={num_micro}",
             )
         self.split = split.to(device)
         self.seed, self.batch_size, self.device, self.dtype = seed, batch_size, device, dtype
-        self._micro_size = batch_size // num_micro
-        self._start, self._count = first_micro * self._micro_size, own_micro * self._micro_size
-        self._parts = [slice(i, i + self._micro_size) for i in range(0, self._count, self._micro_size)]
+        cuts = [batch_size * i // num_micro for i in range(first_micro, first_micro + own_micro + 1)]
+        self._start, self._count = cuts[0], cuts[-1] - cuts[0]
+        self._parts = [slice(a - self._start, b - self._start) for a, b in pairwise(cuts)]
         self._order_device = torch.device("cpu") if split.streams else device
         self._epochs: dict[int, Tensor] = {}
         self._codec = self.split.codec if isinstance(self.split, LatentSplit) else None

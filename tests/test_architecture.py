@@ -19,7 +19,7 @@ LAYERS = [
     ["trainer"],
     ["evaluation"],
     ["sampler", "writers"],
-    ["factory", "budget", "launch"],
+    ["factory", "budget", "launch", "meters"],
     ["config", "search_path", "settings", "overrides"],
     [
         "models",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from genai.meters import Sums
 from genai.schema import OptimConfig, TrainerConfig
 
 _MEASURED_PART = 0.02  # of a budget in minutes, before its horizon in samples is estimated
@@ -25,9 +26,7 @@ class State:
     best_step: int | None = None
     best_value: float | None = None
     evaluations_without_gain: int = 0
-    meters: dict[str, tuple[list[str], list[float], int]] = field(
-        default_factory=dict
-    )  # names, sums, count since a log
+    meters: dict[str, Sums] = field(default_factory=dict)
     optimizers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 

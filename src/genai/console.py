@@ -104,7 +104,8 @@ class Console:
                 console = RichConsole(file=self.stream, highlight=False)
                 self._live = Live(console=console, auto_refresh=False)
                 self._live.start()
-            self._live.update(Text(block_text(self._label, progress), overflow="ellipsis", no_wrap=True), refresh=True)
+            block = block_text(self._label, progress, width=self._live.console.width)
+            self._live.update(Text(block, overflow="ellipsis", no_wrap=True), refresh=True)
 
         _harmlessly(draw)
 
@@ -134,8 +135,8 @@ def line_text(label: str, progress: Progress) -> str:
     return (f"{label}: " if label else "") + ", ".join(parts)
 
 
-def block_text(label: str, progress: Progress) -> str:
-    """The live block: what runs, a bar, speed and memory, the main terms."""
+def block_text(label: str, progress: Progress, width: int = 80) -> str:
+    """The live block: what runs, a bar, speed and memory, and those of the main terms that fit."""
     fraction = min(progress.fraction or 0.0, 1.0)
     filled = round(BAR_WIDTH * fraction)
     bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {100 * fraction:3.0f} %"
@@ -146,6 +147,8 @@ def block_text(label: str, progress: Progress) -> str:
         f"step {progress.step:,}, {progress.samples:,} samples, {progress.samples_per_second:,.0f} samples/s{memory}",
     ]
     terms = [f"{name} {value:.4g}" for name, value in _main_terms(progress.terms)]
+    while len(terms) > 1 and len("  ".join(terms)) > width:
+        terms.pop()
     return "\n".join(lines + (["  ".join(terms)] if terms else []))
 
 

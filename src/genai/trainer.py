@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +27,13 @@ from genai.device import Runtime
 from genai.errors import CheckpointError, ConfigError, ConfigErrors, DataError, Interrupted, NonFiniteError
 from genai.evaluation import evaluating, held_out_terms
 from genai.faults import fault
+from genai.meters import Meters, Pace
 from genai.optim import Ema, global_norm, lr_scale, pack_state, unpack_state
 from genai.registry import find, load
 from genai.run import RunFolder
 from genai.schema import HIGHER_IS_BETTER, Config, plain, read
+
+_SHOW_SECONDS = 0.5  # between readings of the speed for people
 
 
 @dataclass
@@ -101,13 +103,11 @@ class Trainer:
             self.ema = Ema(model, half_life_samples=half_life, rampup=settings.ema_rampup)
         runtime.compile(model)
         self.stop_metric = settings.stop_metric or model.stop_metric
-        self._meters: dict[str, tuple[list[str], list[Any], int]] = {}
+        self.meters = Meters([u.prefix for u in self.updates], reading_is_free=runtime.looks_free)
+        self.pace = Pace()
         self._bad_step: Tensor | None = None  # on an accelerator: the first step that was not finite, or -1
         self._gradient_norm: Tensor | None = None
         self._signal = 0
-        self._shown = self._logged = (time.monotonic(), 0)
-        self._terms: dict[str, float] = {}
-        self._speed = 0.0
         self._received = 0  # signal of this process; _signal is what all processes agreed on
 
     def _learner(self, name: str) -> Learner:
@@ -175,7 +175,7 @@ class Trainer:
 
         with runtime.uncompiled(update.second_order):
             learner.optimizer.step(closure)  # type: ignore[arg-type]
-        self._meter(update.prefix, measured)
+        self.meters.add(update.prefix, measured)
 
     def _let_learn(self, name: str) -> None:
         if name == self._learning:
@@ -192,7 +192,7 @@ class Trainer:
             return [None]
         weights = [batch.weight for batch in micro_batches if batch.weight is not None]
         if not weights:
-            return [1.0 / num_micro] * len(micro_batches)
+            return [len(batch) / self.batch_size for batch in micro_batches]
         total = torch.stack(weights).sum()
         self.runtime.sum([total])
         return [weight / total for weight in weights]
@@ -222,13 +222,6 @@ class Trainer:
             f"optim.lr={self.config.optim.lr / 3:.1g}",
         )
 
-    def _meter(self, prefix: str, terms: Mapping[str, Tensor]) -> None:
-        """Sums of the terms since the last log: numbers where reading is free, else tensors on the device."""
-        free = self.runtime.looks_free
-        values = [term.item() if free else term.double() for term in terms.values()]
-        names, sums, count = self._meters.get(prefix, (list(terms), [0.0] * len(values), 0))
-        self._meters[prefix] = (names, [a + b for a, b in zip(sums, values, strict=True)], count + 1)
-
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def fit(self) -> None:
@@ -252,7 +245,7 @@ class Trainer:
                 self.save()
         clock = time.monotonic() - state.seconds
         saved_seconds = state.seconds
-        self._logged = self._shown = (time.monotonic(), state.samples)
+        self.pace.start(state.samples)
         while not self._ended():
             fault(f"step:{state.step}")
             self.step()
@@ -264,7 +257,8 @@ class Trainer:
             gained = False
             if self.data.valid is not None and self._due(settings.eval_every) and not self._signal:
                 record |= self._log()
-                held_out = self.evaluate()
+                with self.pace.pause():
+                    held_out = self.evaluate()
                 self._agree(clock)
                 if not self._signal:  # a signal cuts an evaluation short
                     record |= {f"valid/{name}": value for name, value in held_out.items()}
@@ -272,11 +266,12 @@ class Trainer:
             if record:
                 self._write(record)
             late = settings.save_minutes is not None and state.seconds - saved_seconds > 60 * settings.save_minutes
-            if gained or late or self._due(settings.save_every):
-                self.save()
-                saved_seconds = state.seconds
-            if self._due(settings.preview_every) and not self._signal:
-                self._draw_preview()
+            with self.pace.pause():
+                if gained or late or self._due(settings.save_every):
+                    self.save()
+                    saved_seconds = state.seconds
+                if self._due(settings.preview_every) and not self._signal:
+                    self._draw_preview()
             self._show()
         if self._signal:
             fix = f"type genai resume {shlex.quote(str(self.run.path))}" if self.run is not None else ""
@@ -369,38 +364,20 @@ class Trainer:
         return gained
 
     def _log(self) -> dict[str, float]:
-        """The means since the last log; raises NonFiniteError if the device's flag says so. The one sync of a step."""
+        """The means since the last log; raises NonFiniteError if the device's flag says so. The loop's one sync."""
         if self._bad_step is not None and (bad := int(self._bad_step)) >= 0:
             raise self._non_finite(bad, "a loss or gradient")
-        state, now = self.state, time.monotonic()
-        if self._meters:
-            self._terms = {
-                f"{prefix}/{name}": float(total) / count
-                for prefix, (names, sums, count) in self._meters.items()
-                for name, total in zip(names, sums, strict=True)
-            }
-            self._meters = {}
-        before, samples = self._logged
-        if state.samples > samples:
-            self._speed = (state.samples - samples) / max(now - before, 1e-9)
-            self._logged = (now, state.samples)
         rates = {f"lr/{name}": learner.optimizer.param_groups[0]["lr"] for name, learner in self.learners.items()}
-        return {**self._terms, "samples_per_second": self._speed, **rates}
+        return {**self.meters.means(), "samples_per_second": self.pace.since_log(self.state.samples), **rates}
 
     def _write(self, record: Mapping[str, float]) -> None:
         state = self.state
-        self._record = {"step": state.step, "samples": state.samples, "seconds": state.seconds, **record}
         if self.run is not None:
-            self.run.append_metrics(self._record)
+            self.run.append_metrics({"step": state.step, "samples": state.samples, "seconds": state.seconds, **record})
 
     def _show(self) -> None:
-        now = time.monotonic()
-        if now - self._shown[0] < 0.5 and not self._ended():
-            return
         state = self.state
-        speed = (state.samples - self._shown[1]) / max(now - self._shown[0], 1e-9)
-        self._shown = (now, state.samples)
-        if not self.runtime.main:
+        if not self.runtime.main or (self.pace.age() < _SHOW_SECONDS and not self._ended()):
             return
         fraction = self.budget.fraction(state)
         self.console.progress(
@@ -410,9 +387,9 @@ class Trainer:
                 seconds=state.seconds,
                 fraction=fraction,
                 eta_seconds=state.seconds * (1 / fraction - 1) if fraction else None,
-                samples_per_second=speed,
+                samples_per_second=self.pace.reading(state.samples),
                 memory_bytes=self.runtime.peak_bytes(),
-                terms=self._terms,
+                terms=self.meters.last,
             )
         )
 
@@ -428,9 +405,7 @@ class Trainer:
         if self.run is None:
             return
         state = self.state
-        state.meters = {
-            prefix: (names, [float(s) for s in sums], count) for prefix, (names, sums, count) in self._meters.items()
-        }
+        state.meters = self.meters.state()
         tensors: dict[str, Mapping[str, Tensor]] = {"model": self.model.state_dict(), "optim": {}}
         for name, learner in self.learners.items():
             packed, state.optimizers[name] = pack_state(learner.optimizer, self.names)
@@ -480,6 +455,6 @@ class Trainer:
             differing.append(f"batch and micro-batches {state.plan}, now {self.state.plan}")
         if differing and self.runtime.main:
             self.console.warn(f"not bit-exact from here: {'; '.join(differing)}")
-        self._meters = {prefix: (list(n), list(s), count) for prefix, (n, s, count) in state.meters.items()}
+        self.meters.restore(state.meters)
         state.plan, state.environment = self.state.plan, self.state.environment
         self.state = state

@@ -41,7 +41,7 @@ def _completed(arguments: list[str]) -> list[str]:
     """What a bare verb means: help for `genai`, the list for `genai runs` and `genai data`."""
     if not arguments:
         return ["--help"]
-    if arguments[0] in ("runs", "data") and (len(arguments) == 1 or arguments[1] in ("--json", "--debug")):
+    if arguments[0] in ("runs", "data") and (len(arguments) == 1 or arguments[1] in ("--json", "--quiet", "--debug")):
         return [arguments[0], "list", *arguments[1:]]
     if arguments == ["config"]:
         return ["config", "--help"]

@@ -274,7 +274,7 @@ def training_check(device: str) -> float:
             with torch.no_grad():
                 for weight, gradient in zip(weights, gradients, strict=True):
                     weight -= 0.1 * gradient
-            found.append(float(loss))
+            found.append(loss.item())
         return found
 
     pairs = zip(losses(torch.device(device)), losses(torch.device("cpu")), strict=True)

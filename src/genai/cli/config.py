@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from genai.cli.options import ConfigDirs, Debug, Json, ModelName, Settings, emit, emit_json
+from genai.cli.options import ConfigDirs, Debug, Json, ModelName, Quiet, Settings, emit, emit_json
 
 app = typer.Typer(help="Show settings, find the file that sets them, print their schema.", rich_markup_mode=None)
 
@@ -17,6 +17,7 @@ def show(
     overrides: Settings = None,
     config_dir: ConfigDirs = None,
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """The checked settings of a run, as YAML."""
@@ -31,16 +32,19 @@ def show(
 def where(
     choice: Annotated[str, typer.Argument(metavar="GROUP=NAME", help="As in optim=adam.")],
     config_dir: ConfigDirs = None,
+    json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """The file that GROUP=NAME reads."""
     from genai.search_path import where as find
 
-    emit(str(find(choice, config_dir or [])))
+    path = str(find(choice, config_dir or []))
+    emit_json({"choice": choice, "path": path}) if json else emit(path)
 
 
 @app.command()
-def schema(debug: Debug = False) -> None:
+def schema(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """A JSON Schema of all settings, for editors."""
     from genai.cli.json_schema import json_schema
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from genai.cli.options import Debug, Json, emit, emit_json
+from genai.cli.options import Debug, Json, Quiet, emit, emit_json
 
 app = typer.Typer(help="List, show and check sets of data.", rich_markup_mode=None)
 
@@ -18,7 +18,7 @@ DataSettings = Annotated[
 
 
 @app.command("list")
-def list_data(json: Json = False, debug: Debug = False) -> None:
+def list_data(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """The sets that can be named."""
     from genai.cli.listing import names
 
@@ -26,7 +26,9 @@ def list_data(json: Json = False, debug: Debug = False) -> None:
 
 
 @app.command()
-def show(what: What, settings: DataSettings = None, json: Json = False, debug: Debug = False) -> None:
+def show(
+    what: What, settings: DataSettings = None, json: Json = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
     """What a set is: shape, counts, classes."""
     from genai.config import compose_data
     from genai.console import table_text
@@ -39,7 +41,9 @@ def show(what: What, settings: DataSettings = None, json: Json = False, debug: D
 
 
 @app.command()
-def check(what: What, settings: DataSettings = None, json: Json = False, debug: Debug = False) -> None:
+def check(
+    what: What, settings: DataSettings = None, json: Json = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
     """Read every file of a set and name what cannot be used; then the exit code is 3."""
     from genai.config import compose_data
     from genai.console import table_text

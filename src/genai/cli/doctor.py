@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from genai.cli.options import Debug, Json, emit, emit_json
+from genai.cli.options import Debug, Json, Quiet, emit, emit_json
 
 
-def doctor(json: Json = False, debug: Debug = False) -> None:
-    """Versions, devices, threads, and a short training check of each device against the CPU."""
+def doctor(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+    """Check versions, devices and threads. Each device trains a little, compared with the CPU."""
     from genai import api
     from genai.console import table_text
 

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from genai.cli.options import Debug, Json, emit, emit_json
+from genai.cli.options import Debug, Json, Quiet, emit, emit_json
 
 
 def inspect(
     path: Annotated[str, typer.Argument(help="A run or checkpoint folder, @last, or a .safetensors file.")],
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """What is in a checkpoint: tensors, files, hashes. Verified, but not loaded."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from genai.cli.options import Debug, Json, emit, emit_json
+from genai.cli.options import Debug, Json, Quiet, emit, emit_json
 
 KINDS = {"models": "model", "data": "data", "nets": "net", "optimizers": "optim", "experiments": "experiment"}
 
@@ -17,6 +17,7 @@ def names(
         typer.Argument(help="Default: everything.", show_default=False),
     ] = None,
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """What can be named: models, data, nets, optimizers, experiments."""

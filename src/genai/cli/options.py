@@ -40,6 +40,7 @@ ConfigDirs = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", show_default=False)]
 Step = Annotated[str, typer.Option("--step", metavar="N", help="Which checkpoint: latest, best or a number.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Weights without their moving average.", show_default=False)]
+# Verbs that only read take it too, so that a script may pass it to all.
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but warnings and the result.", show_default=False)]
 # Read by main(), which prints the error.
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", show_default=False)]

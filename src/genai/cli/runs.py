@@ -19,7 +19,7 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, @last, @b
 
 
 @app.command("list")
-def list_runs(root: Root = None, json: Json = False, debug: Debug = False) -> None:
+def list_runs(root: Root = None, json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """All runs, oldest first; with --json an array of their run.json objects."""
     from genai.console import table_text
     from genai.run import all_runs
@@ -44,7 +44,7 @@ def list_runs(root: Root = None, json: Json = False, debug: Debug = False) -> No
 
 
 @app.command()
-def show(run: Run, root: Root = None, json: Json = False, debug: Debug = False) -> None:
+def show(run: Run, root: Root = None, json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """What is known of a run."""
     from genai.console import table_text
     from genai.settings import flat
@@ -54,7 +54,9 @@ def show(run: Run, root: Root = None, json: Json = False, debug: Debug = False) 
 
 
 @app.command()
-def diff(first: Run, second: Run, root: Root = None, json: Json = False, debug: Debug = False) -> None:
+def diff(
+    first: Run, second: Run, root: Root = None, json: Json = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
     """Settings and metrics of two runs side by side, where they differ."""
     from genai.console import table_text
     from genai.run import RunFolder

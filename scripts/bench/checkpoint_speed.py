@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ import torch
 from torch import Tensor
 
 from genai import checkpoint as checkpoints
+
+LIMIT_RATIO = 1.2
 
 
 def reference_save(path: Path, groups: dict[str, dict[str, Tensor]]) -> None:
@@ -89,12 +92,15 @@ def main() -> None:
             file.unlink()
     finally:
         shutil.rmtree(home)
+    slow = 0
     for verb in ("save", "load"):
         ratios = [own / reference for own, reference in zip(times[verb], times[f"torch {verb}"], strict=True)]
         print(
             f"{verb}: {statistics.median(times[verb]):.3f} s, torch {statistics.median(times[f'torch {verb}']):.3f} s, "
-            f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})  (limit {LIMIT_RATIO})"
         )
+        slow += statistics.median(ratios) > LIMIT_RATIO
+    sys.exit(1 if slow else 0)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""What the trainer costs a step over a bare loop that does the same by hand: seeds, clips, checks and keeps an EMA.
+"""What the trainer costs a step over a bare loop that seeds, clips, checks and keeps an EMA by hand.
 
     python scripts/bench/trainer_overhead.py [--rounds 7] [--steps 1000]
 
 The work is a small multilayer perceptron on digits held in memory (about 1 ms a step on two cores), so that a
-difference of 0.05 ms shows. Both run in one process, interleaved; the figure is the median of the rounds.
+difference of 0.05 ms shows. The trainer also logs every 10 steps and saves at the end. Both run in one process,
+interleaved; the figure is the median of the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,9 +26,11 @@ from genai.config import compose_train
 from genai.console import Console
 from genai.contract import Batch, Model, Request, Terms, Update
 from genai.data.source import open_data
+from genai.run import RunFolder
 from genai.trainer import Trainer
 
 BATCH, WIDTH, CLIP, HALF_LIFE = 128, 160, 1.0, 10_000
+LIMIT_MILLISECONDS = 0.15
 
 
 class Autoencoder(Model):
@@ -80,16 +84,19 @@ def trainer_loop(folder: Path, steps: int) -> float:
         [
             "data=digits", "optim=adam", "optim.schedule=constant", f"trainer.max_steps={steps}", f"run.dir={folder}",
             f"trainer.batch_size={BATCH}", f"trainer.clip_norm={CLIP}", f"trainer.ema_half_life_samples={HALF_LIFE}",
-            "trainer.log_every=100", "trainer.eval_every=0", "trainer.save_every=0",
+            "trainer.log_every=10", "trainer.eval_every=0", "trainer.save_every=0",
         ],
     )  # fmt: skip
     torch.manual_seed(0)
     data = open_data(config.data, predicts="data")
     model = Autoencoder(torch.Size(data.spec.shape).numel())
-    trainer = Trainer(model=model, data=data, config=config, runtime=RUNTIME, console=Console(quiet=True), run=None)
+    run = RunFolder.create(config.run, model=config.model.name)
+    trainer = Trainer(model=model, data=data, config=config, runtime=RUNTIME, console=Console(quiet=True), run=run)
     begin = time.perf_counter()
     trainer.fit()
-    return (time.perf_counter() - begin) / steps
+    seconds = (time.perf_counter() - begin) / steps
+    run.close("finished")
+    return seconds
 
 
 RUNTIME = device.start("cpu")
@@ -109,10 +116,12 @@ def main() -> None:
             bare.append(bare_loop(images, arguments.steps))
             ours = trainer_loop(Path(folder) / str(round_number), arguments.steps)
             differences.append(ours - bare[-1])
+    added = 1e3 * statistics.median(differences)
     print(
-        f"bare loop {1e3 * statistics.median(bare):.3f} ms a step; the trainer adds "
-        f"{1e3 * statistics.median(differences):+.3f} ms (limit +0.150)"
+        f"bare loop {1e3 * statistics.median(bare):.3f} ms a step; the trainer, which also logs and saves, adds "
+        f"{added:+.3f} ms  (limit {LIMIT_MILLISECONDS:+} ms)"
     )
+    sys.exit(1 if added > LIMIT_MILLISECONDS else 0)
 
 
 if __name__ == "__main__":

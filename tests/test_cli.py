@@ -84,6 +84,23 @@ def test_resume_goes_on_with_changed_settings(place: Path, capfd: Captured) -> N
     assert "cannot change from 64 to 3" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("mistake", ["device=tpu", "trainer.batch_size=99999999", "data.path=bad"])
+def test_a_run_that_never_began_leaves_its_place_free(mistake: str, workplace: Path, capfd: Captured) -> None:
+    folder = workplace / "mended"
+    (workplace / "bad").mkdir()
+    (workplace / "bad/a.png").write_text("no picture")
+    arguments = [a for a in SMALL if not a.startswith(("data=", "net."))] if "path" in mistake else SMALL
+    assert run(["train", "gan", *arguments, f"run.dir={folder}", mistake]) in (2, 3)
+    assert not folder.exists()
+    assert run(["train", "gan", *SMALL, f"run.dir={folder}", "--quiet"]) == 0
+
+
+def test_a_mistake_when_a_run_goes_on_costs_nothing(place: Path, capfd: Captured) -> None:
+    assert run(["train", "gan", *SMALL, "run.name=kept", "--quiet"]) == 0
+    assert run(["resume", "kept", "device=tpu", "trainer.max_steps=5"]) == 2
+    assert run(["sample", "kept", "-n", "1", "--quiet"]) == 0
+
+
 def test_a_folder_that_holds_a_run_is_refused(place: Path, capfd: Captured) -> None:
     assert run(["train", "gan", *SMALL, "run.name=first"]) == 8
     assert capfd.readouterr().err.startswith("error: ")
@@ -144,7 +161,10 @@ def test_names_settings_and_data_are_shown(place: Path, capfd: Captured) -> None
 def test_a_sweep_prints_a_table_and_the_exit_code_of_its_first_failure(place: Path, capfd: Captured) -> None:
     sweep = ["train", "gan", *SMALL, "-m", "run.root=swept", "seed=0,1"]
     assert run([*sweep, "optim.lr=1e-3"]) == 0
-    assert capfd.readouterr().out.count("swept/gan/") == 2
+    out = capfd.readouterr().out
+    assert out.count("swept/gan/") == 2
+    assert "seed=1" in out
+    assert "null" not in out  # what was typed, not what it replaces
     # The second job's batch is larger than its data: a mistake that only the data can show.
     assert run(["train", "gan", *SMALL, "-m", "run.root=failing", "trainer.batch_size=64,99999999"]) == 2
     out, err = capfd.readouterr()

@@ -95,6 +95,20 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
             assert done.returncode == 0, f"{command}\n{done.stderr}"
 
 
+def test_the_error_lines_of_the_readme_are_those_that_are_told(tmp_path: Path) -> None:
+    block = re.search(r"```\n\$ genai (.*?)\n(error: .*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    assert block is not None
+    done = subprocess.run(
+        [sys.executable, "-m", "genai", *shlex.split(block[1])],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == block[2]
+
+
 def test_the_sweep_script_prints_the_table(tmp_path: Path) -> None:
     environment = os.environ | {
         "LRS": "1e-3,1e-4",

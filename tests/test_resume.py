@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -33,7 +34,7 @@ from harness import (
 STEPS = ["trainer.max_steps=60", "trainer.save_every=30"]
 SMALL = ["data=digits", "net.width=8", "trainer.max_minutes=null"]
 CASES = {
-    "gan": ("gan", [*SMALL, *STEPS]),  # 60 batches of 64 cross two ends of the 1,618 digits' epoch
+    "gan": ("gan", [*SMALL, *STEPS]),  # 60 batches of 32 cross the end of the 1,617 digits' epoch
     "gan-accumulate": ("gan", [*SMALL, *STEPS, "trainer.accumulate=2"]),
     "gan-bf16": ("gan", [*SMALL, "dtype=bf16", *STEPS]),
     "gan-points": ("gan", ["data=moons", "net.width=16", "trainer.max_minutes=null", *STEPS]),
@@ -65,12 +66,25 @@ def test_reading_with_workers_changes_nothing(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("genai.data.source.RESIDENT_BYTES", 0)
     monkeypatch.setattr("genai.data.split.RESIDENT_BYTES", 0, raising=False)
     pictures = write_pictures(tmp_path / "pictures")
-    overrides = [f"data.path={pictures}", "net.width=8", "trainer.max_minutes=null", "trainer.max_steps=12",
-                 "trainer.save_every=6", "trainer.batch_size=16"]  # fmt: skip
+    overrides = [f"data.path={pictures}", "net.width=8", "trainer.batch_size=16", *STEPS]
     plain = config_of("gan", tmp_path / "plain", *overrides)
     assert forked(lambda: train(plain)) == 0
-    killed_and_resumed("gan", tmp_path / "workers", [*overrides, "data.workers=2"], at=8)
+    killed_and_resumed("gan", tmp_path / "workers", [*overrides, "data.workers=2"], at=35)
     assert differences(tmp_path / "plain", tmp_path / "workers") == []
+    assert metrics(tmp_path / "plain") == metrics(tmp_path / "workers")
+
+
+def test_a_run_on_latents_goes_on_exactly_when_its_first_stage_is_gone(tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    assert forked(lambda: train(config_of("probe_autoencoder", first, "trainer.max_steps=4"))) == 0
+    config = config_of("probe_gan", tmp_path / "whole", "data=digits", f"data.codec={first}", *STEPS)
+    assert forked(lambda: train(config)) == 0
+    halves = config_of("probe_gan", tmp_path / "halves", "data=digits", f"data.codec={first}", *STEPS)
+    assert forked(lambda: train(halves), faults="kill@step:35") == -signal.SIGKILL
+    shutil.rmtree(first)
+    assert forked(lambda: train(halves, resume=True)) == 0
+    assert differences(tmp_path / "whole", tmp_path / "halves") == []
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "halves")
 
 
 def write_pictures(folder: Path, count: int = 40) -> Path:
@@ -116,7 +130,6 @@ def resume_without(
 ) -> None:
     """Resumes a copy of the run whose checkpoint lacks one key of the state or one tensor."""
     import dataclasses
-    import shutil
 
     from genai.schema import PathText
 

@@ -9,23 +9,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from genai.checkpoint import steps as checkpoint_steps
 from genai.config import change_config, compose_train, compose_verb, differences, read_config
 from genai.console import Console
 from genai.errors import (
     ConfigError,
+    DataError,
+    GenaiError,
     Interrupted,
     OutOfMemoryError,
     OutputError,
     Reported,
 )
-from genai.run import RunFolder, find, write_atomically
+from genai.run import RunFolder, find, remove, write_atomically
 from genai.schema import Config, PathText, plain
 
 if TYPE_CHECKING:
@@ -140,7 +143,7 @@ def sample(
             "sampling": plain(settings.sampling),
         },
         "labels": None if plan.labels is None else list(plan.labels),
-        "files": files if format == "npz" else files[:1] + ["..."] * (len(files) > 1),
+        "files": files,
         "seconds": round(time.monotonic() - began, 3),
     }
     with writers.output(folder):
@@ -230,11 +233,25 @@ def _train_locked(run: RunFolder, config: Config, console: Console, *, resumed: 
     except BaseException as error:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         run.update(status="stopped" if stopped else "failed", error=None if stopped else " ".join(str(error).split()))
-        raise
-    finally:
         console.stop()
         run.close()
+        if not resumed and _never_began(run, error):
+            with suppress(GenaiError):  # the error that is on its way says more
+                remove(run.path)
+        raise
+    console.stop()
+    run.close()
+    path = shlex.quote(str(run.path))
+    console.note(f"done; next: genai sample {path}, genai eval {path}")
     return run
+
+
+def _never_began(run: RunFolder, error: BaseException) -> bool:
+    """Whether a mistake in the settings or the data ended a run before it held anything: then the folder goes, so that
+    the mended command finds its place free."""
+    mistakes = (ConfigError.exit_code, DataError.exit_code)
+    mistaken = isinstance(error, GenaiError) and error.exit_code in mistakes
+    return mistaken and run.info.steps == 0 and not checkpoint_steps(run.checkpoints)
 
 
 def _prepare(run: RunFolder, config: Config) -> Config:

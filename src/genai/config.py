@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 from genai import registry
 from genai.data.source import modality_of
 from genai.errors import ConfigError, ConfigErrors, DataError, Interrupted
-from genai.overrides import Arguments, read_arguments
+from genai.overrides import BUDGETS, Arguments, read_arguments
 from genai.schema import Config, Count, DataConfig, Dtype, SamplingConfig, plain, read
 from genai.search_path import SHIPPED, SearchPath, where
 from genai.settings import (
@@ -213,8 +213,9 @@ def _typed_overrides() -> list[str]:
     """What was typed for this job, for people to read: without the marks that Hydra's grammar needs."""
     from hydra.core.hydra_config import HydraConfig
 
-    task = [str(item) for item in HydraConfig.get().overrides.task]
-    return [item.lstrip("+").replace("\\", "") for item in task if not item.startswith("model=")]
+    task = [str(item).lstrip("+").replace("\\", "") for item in HydraConfig.get().overrides.task]
+    added = {f"{key}=null" for key in BUDGETS}  # in place of default budgets
+    return [item for item in task if not item.startswith("model=") and item not in added]
 
 
 # -- settings on top of a run ------------------------------------------------------------------------------------------

@@ -268,7 +268,7 @@ def find(reference: str | None, root: Path) -> Path:
         ended = [run for run in all_runs(root) if run.info.status in ("finished", "stopped")]
         if not ended:
             raise CheckpointError(
-                "no run has finished or stopped here", path=root, fix="name a run, or type genai train gan"
+                "no run has finished or stopped here", path=root, fix="name a run, or type genai train MODEL"
             )
         return ended[-1].path
     if reference.startswith("@best:"):

@@ -85,6 +85,18 @@ def test_a_signal_stops_all_processes_at_one_step_with_a_checkpoint(tmp_path: Pa
     assert json.loads((folder / "run.json").read_text())["status"] == "stopped"
 
 
+def test_the_processes_end_when_the_launcher_is_killed(tmp_path: Path) -> None:
+    """Else they would go on writing into a folder that the next run may lock."""
+    folder = tmp_path / "run"
+    process = subprocess.Popen(command(*training("probe_gan", folder, *ENDLESS, "trainer.devices=2")))
+    wait_for(lambda: (folder / "metrics.jsonl").exists() and len(metrics_so_far(folder)) > 3)
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(ranks) == 2
+    process.kill()
+    process.wait()
+    wait_for(lambda: not any(Path(f"/proc/{rank}/cmdline").exists() for rank in ranks), seconds=10)
+
+
 def metrics_so_far(folder: Path) -> list[dict[str, float]]:
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -8,7 +8,7 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
@@ -140,13 +140,8 @@ class Runtime:
         return tuple(values.tolist())
 
     def _collective(self, operation: Any, *args: Any, **options: Any) -> None:
-        try:
+        with _peer_errors(self.rank, self.world):
             operation(*args, **options)
-        except RuntimeError as error:
-            raise PeerLostError(
-                f"process {self.rank} of {self.world} lost a peer: {str(error).splitlines()[0]}",
-                fix="see the other processes' messages, then `genai resume RUN`",
-            ) from error
 
     def close(self) -> None:
         if self.world > 1 and dist.is_initialized():
@@ -189,14 +184,26 @@ def start(
         deterministic=deterministic,
     )
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group(
-            backend="nccl" if chosen.type == "cuda" else "gloo",
-            init_method=os.environ.get(RENDEZVOUS, "env://"),
-            rank=rank,
-            world_size=world,
-            timeout=timedelta(seconds=timeout_seconds),
-        )
+        with _peer_errors(rank, world):
+            dist.init_process_group(
+                backend="nccl" if chosen.type == "cuda" else "gloo",
+                init_method=os.environ.get(RENDEZVOUS, "env://"),
+                rank=rank,
+                world_size=world,
+                timeout=timedelta(seconds=timeout_seconds),
+            )
     return runtime
+
+
+@contextlib.contextmanager
+def _peer_errors(rank: int, world: int) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLostError(
+            f"process {rank} of {world} lost a peer: {str(error).splitlines()[0]}",
+            fix="see the other processes' messages, then `genai resume RUN`",
+        ) from error
 
 
 def devices() -> list[str]:

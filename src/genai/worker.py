@@ -10,10 +10,12 @@ from genai.api import train_here
 from genai.config import read_config
 from genai.console import Console
 from genai.errors import GenaiError, Interrupted
+from genai.launch.local import end_with_launcher
 from genai.run import RunFolder
 
 
 def main(path: str, resumed: bool) -> int:
+    end_with_launcher()
     rank = int(os.environ["RANK"])
     run = RunFolder.read(Path(path))
     config = read_config(run.document("config.json"), path=run.path)

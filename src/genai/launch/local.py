@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,13 @@ def run_ranks(command: Sequence[str], count: int) -> int:
             with open(Path(meeting) / f"{rank}.txt", "wb") as words:
                 # A session of its own: the terminal's Ctrl-C reaches each process once, through `forward`.
                 processes.append(
-                    subprocess.Popen(command, env=environment, start_new_session=True, stderr=words if rank else None)
+                    subprocess.Popen(
+                        command,
+                        env=environment,
+                        start_new_session=True,
+                        stdin=subprocess.PIPE,  # ends when this process does, however: see end_with_launcher
+                        stderr=words if rank else None,
+                    )
                 )
         failed, code = _wait(processes)
         if failed > 0 and processes[0].returncode in (0, _LOST_PEER, None, -signal.SIGKILL):
@@ -54,9 +61,26 @@ def run_ranks(command: Sequence[str], count: int) -> int:
             if process.poll() is None:
                 process.kill()
             process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
         for number, handler in before.items():
             signal.signal(number, handler)
         shutil.rmtree(meeting, ignore_errors=True)
+
+
+def end_with_launcher() -> None:
+    """Called in each process that `run_ranks` started: ends it when the launcher is gone, even by `kill -9`.
+
+    Without this its processes would train on, in a folder that is no longer locked.
+    """
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 1):
+                pass
+        os._exit(_LOST_PEER)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _wait(processes: list[subprocess.Popen[bytes]]) -> tuple[int, int]:

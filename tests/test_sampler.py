@@ -15,6 +15,7 @@ from genai import sampler, writers
 from genai.console import Console
 from genai.contract import Spec, label_spec
 from genai.errors import CheckpointError, ConfigError, OutputError
+from genai.factory import open_trained
 from harness import config_of, train
 
 QUIET = Console(quiet=True)
@@ -177,3 +178,11 @@ def test_data_units_undo_the_scaling() -> None:
     image = Spec(kind="real", shape=(1, 16, 16), modality="image", scale=(127.5,), offset=(127.5,))
     assert torch.equal(sampler.data_units((levels - 127.5) / 127.5, image).float(), levels)
     assert sampler.data_units(torch.tensor([[[[9.0]]]]), image).item() == 255
+
+
+def test_samples_are_drawn_in_full_precision_unless_asked_otherwise(run: Path, tmp_path: Path) -> None:
+    """A model that was trained in bfloat16 draws within a grey level of the contract on every device."""
+    folder = tmp_path / "bf16"
+    train(config_of("gan", folder, "data=digits", "net.width=8", "dtype=bf16", "trainer.max_steps=1"))
+    assert open_trained(folder).runtime.precision == "fp32"
+    assert open_trained(folder, dtype="bf16").runtime.precision == "bf16"

@@ -78,15 +78,18 @@ def open_trained(
 ) -> Trained:
     """A trained model from a run folder or a checkpoint folder, on the device, in evaluation mode.
 
-    `dtype` auto is that of the training; `step` is latest, best or a number; `raw` takes the weights without their
-    moving average. Raises CheckpointError.
+    `dtype` auto is fp32, or fp64 for a model trained in it: bfloat16 would move samples by several grey levels between
+    devices. `step` is latest, best or a number; `raw` takes the weights without their moving average. Raises
+    CheckpointError.
     """
     run, checkpoint = locate(path, step=step)
     if run is not None:
         run.check_document("config.json")
         run.check_document("spec.json")
     config, spec = checked_config(checkpoint), checked_spec(checkpoint)
-    runtime = start(device, config.dtype if dtype == "auto" else dtype, threads=threads)
+    if dtype == "auto":
+        dtype = "fp64" if config.dtype == "fp64" else "fp32"
+    runtime = start(device, dtype, threads=threads)
     model = build_model(config, spec)
     runtime.place(model)
     checkpoints.load_weights(model, checkpoint, "model" if raw or not checkpoint.has("ema") else "ema")

@@ -87,12 +87,21 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), flags=re.M), command
         elif words[0] == "genai":
-            if words[1] == "train" and "-m" not in words and not any("max_steps" in w for w in words):
-                words.append("trainer.max_steps=3")
+            if words[1] in ("train", "resume") and not any("max_steps" in word for word in words):
+                words.append(f"trainer.max_steps={3 if words[1] == 'train' else 5}")
             done = subprocess.run(
                 [sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_the_python_of_the_readme_works(tmp_path: Path) -> None:
+    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    assert block is not None
+    code = block[1].replace("trainer.max_minutes=1", "trainer.max_steps=2")
+    assert code != block[1]
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert len(list(tmp_path.glob("runs/gan/*/samples/*/0*.png"))) == 16
 
 
 def test_the_error_lines_of_the_readme_are_those_that_are_told(tmp_path: Path) -> None:

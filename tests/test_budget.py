@@ -45,6 +45,19 @@ def test_minutes_give_a_horizon_that_is_measured_then_corrected_once() -> None:
     assert now.horizon_samples == 900  # corrected once only: schedules do not jump about
 
 
+def test_a_horizon_is_that_of_its_budget() -> None:
+    """A run that goes on with more time does not go on at the rate of its end, which is zero."""
+    done = state(step=60, samples=600, seconds=60.0)
+    budget(max_minutes=1.0).measure(done)
+    assert budget(max_minutes=1.0).horizon(done) == 600
+    assert budget(max_steps=120).horizon(done) == 1200  # minutes are no budget any more
+    longer = budget(max_minutes=2.0)
+    longer.measure(done)
+    assert longer.horizon(done) == 1200
+    longer.measure(done)
+    assert longer.horizon(done) == 1200
+
+
 @pytest.mark.parametrize(
     ("settings", "at", "expected"),
     [

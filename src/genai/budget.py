@@ -23,6 +23,7 @@ class State:
     environment: dict[str, str]  # what bit-exactness depends on
     horizon_samples: int | None = None  # where schedules end: measured once while the budget is in minutes
     horizon_corrected: bool = False
+    horizon_minutes: float | None = None  # the budget it was measured for
     best_step: int | None = None
     best_value: float | None = None
     evaluations_without_gain: int = 0
@@ -55,12 +56,18 @@ class Budget:
     def horizon(self, state: State) -> int | None:
         """Samples at which schedules end; None while nothing tells."""
         t = self.trainer
-        ends = [t.max_samples, state.horizon_samples, None if t.max_steps is None else t.max_steps * self.batch_size]
+        measured = state.horizon_samples if t.max_minutes is not None else None
+        ends = [t.max_samples, measured, None if t.max_steps is None else t.max_steps * self.batch_size]
         return min((end for end in ends if end is not None), default=None)
 
     def measure(self, state: State) -> None:
         """Fixes the horizon of a budget in minutes from the speed so far, and corrects it once, as the decay begins."""
-        if self.trainer.max_minutes is None or state.horizon_corrected:
+        if self.trainer.max_minutes is None:
+            return
+        if state.horizon_minutes != self.trainer.max_minutes:  # the run goes on with another budget
+            state.horizon_minutes = self.trainer.max_minutes
+            state.horizon_samples, state.horizon_corrected = None, False
+        if state.horizon_corrected:
             return
         seconds = 60 * self.trainer.max_minutes
         if state.horizon_samples is None:

@@ -158,7 +158,8 @@ def _as_nhwc(images: np.ndarray, path: Path) -> np.ndarray:
         return images
     if images.ndim == 4 and images.shape[1] in (1, 3):
         return images.transpose(0, 2, 3, 1)
-    raise DataError(f"pictures of shape {images.shape}, expected (N, H, W) or (N, H, W, 1 or 3)", path=path, fix="")
+    what = f"pictures of shape {images.shape}, expected (N, H, W) or (N, H, W, 1 or 3)"
+    raise DataError(what, path=path, fix="save them in that shape")
 
 
 def _pictures(array: np.ndarray, frame: Frame, path: Path) -> np.ndarray | ArrayRows:
@@ -193,7 +194,8 @@ def _as_uint8(images: np.ndarray, start: int, path: Path) -> np.ndarray:
 def _points(values: np.ndarray, path: Path) -> np.ndarray:
     if values.ndim != 2 or values.shape[1] != 2:
         raise DataError(f"points of shape {values.shape}, expected (N, 2)", path=path, fix="check the file")
-    points = np.ascontiguousarray(values, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is told below
+        points = np.ascontiguousarray(values, dtype=np.float32)
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if len(bad):
         raise DataError(f"point {bad[0]} is not finite", path=path, fix="remove it")
@@ -210,20 +212,21 @@ def _labels(
         labels = labels[:, 0]
     if labels.shape != (n,):
         raise DataError(f"{what} of shape {labels.shape} for {n} samples", path=path, fix="save one label a sample")
+    if names is not None and (names.ndim != 1 or names.dtype.kind not in "US" or not len(names)):
+        raise DataError(f"'names' of type {names.dtype} and shape {names.shape}", path=path, fix="save a list of texts")
     if labels.dtype.kind in "US":
-        texts = labels.astype(str)
-        classes = np.unique(texts) if names is None else names.astype(str)
+        texts = _as_text(labels, what, path)
+        classes = np.unique(texts) if names is None else _as_text(names, "names", path)
         order = np.argsort(classes)
         found = order[np.searchsorted(classes, texts, sorter=order).clip(0, len(classes) - 1)]
         wrong = np.flatnonzero(classes[found] != texts)
         if len(wrong):
-            raise DataError(f"'{texts[wrong[0]]}' at {wrong[0]} of {what} is not among the names", path=path, fix="")
+            told = f"'{texts[wrong[0]]}' at {wrong[0]} of {what} is not among the names"
+            raise DataError(told, path=path, fix="add it to 'names', or leave 'names' out")
         return found.astype(np.int64), tuple(map(str, classes))
     if labels.dtype.kind not in "iub":
         raise DataError(f"{what} of type {labels.dtype}", path=path, fix="save whole numbers from 0 on, or texts")
     found = labels.astype(np.int64)
-    if names is not None and (names.ndim != 1 or names.dtype.kind not in "US"):
-        raise DataError(f"'names' of type {names.dtype} and shape {names.shape}", path=path, fix="save a list of texts")
     # Without names the highest label says how many classes there are; far beyond the samples it is no class.
     limit = max(n, 1000) if names is None else len(names)
     wrong = np.flatnonzero((found < 0) | (found >= limit))
@@ -231,5 +234,14 @@ def _labels(
         got = f"{found[wrong[0]]} at {wrong[0]} of {what}"
         raise DataError(f"{got} is out of range, expected 0 to {limit - 1}", path=path, fix="number the classes from 0")
     if names is not None:
-        return found, tuple(map(str, names.astype(str)))
+        return found, tuple(map(str, _as_text(names, "names", path)))
     return found, tuple(map(str, range(int(found.max(initial=-1)) + 1)))
+
+
+def _as_text(values: np.ndarray, what: str, path: Path) -> np.ndarray:
+    if values.dtype.kind == "U":
+        return values
+    try:
+        return np.char.decode(values, "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{what} are bytes that are no UTF-8 text", path=path, fix="save them as texts") from error

@@ -15,7 +15,7 @@ from genai.data.held_out import split_ids
 from genai.data.images import Frame
 from genai.data.source import Dataset, Part, Source, open_source
 from genai.errors import DataError
-from genai.registry import components, find
+from genai.registry import find
 from genai.schema import DataConfig
 
 MOST_LISTED = 10
@@ -78,14 +78,6 @@ def describe(name: str, config: DataConfig | None = None) -> dict[str, Any]:
         report = _report(open_source(config), config).plain()
         told |= {key: value for key, value in report.items() if key not in ("bad", "num_bad", "good")}
     return told
-
-
-def named_sets() -> list[dict[str, str]]:
-    """One row for each set that can be named."""
-    return [
-        {"name": name, "modality": component.modality or "any", "help": component.help}
-        for name, component in components("data").items()
-    ]
 
 
 def _report(source: Source | Dataset, config: DataConfig, bad: Sequence[DataError] = ()) -> Report:

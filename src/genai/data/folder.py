@@ -51,7 +51,9 @@ class FolderRows:
         # Names and sizes: reading a million pictures to hash them would take longer than training on some.
         root, digest = self._listing.root, hashlib.sha256()
         for name in self._listing.files:
-            digest.update(f"{name}\0{os.stat(root / name).st_size}\0".encode(errors="surrogateescape"))
+            with sniff.reading(root / name):
+                size = os.stat(root / name).st_size
+            digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
         return digest.digest()
 
 

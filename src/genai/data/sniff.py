@@ -25,6 +25,8 @@ EXPECTED = "a folder of pictures, an .npz or .npy file, or idx files"
 _IDX_NAME = re.compile(r"idx\d-ubyte(\.gz)?$")
 _MOST_ARRAYS = 1000
 _LONGEST_HEADER = 10_000
+_LONGEST_AXIS = 1 << 40
+_PLAIN_DTYPE = re.compile(r"[|<>=](b1|[ui][1248]|f[248]|c8|c16|[US][1-9]\d{0,5})")  # never one that is unpickled
 
 # Names that common tools give to the same things, ours first.
 X_KEYS = ("images", "x", "x_train", "train_images", "arr_0")
@@ -128,7 +130,8 @@ def walk(folder: Path) -> Iterator[str]:
             with os.scandir(folder / inner) as found:
                 entries = sorted((e for e in found if not is_hidden(e.name)), key=lambda e: e.name)
         except OSError as error:
-            raise DataError(f"the folder cannot be read: {_reason(error)}", path=folder / inner, fix="") from error
+            what = f"the folder cannot be read: {_reason(error)}"
+            raise DataError(what, path=folder / inner, fix="make it readable, or remove it") from error
         below = []
         for entry in entries:
             if entry.is_dir():
@@ -202,7 +205,7 @@ def read_header(stream: IO[bytes], path: Path, file_size: int, key: str = "") ->
     what = f"array '{key}'" if key else "the array"
     if stream.read(6) != b"\x93NUMPY":
         raise DataError(f"{what} is no numpy array", path=path, fix="save it with numpy.save or numpy.savez")
-    major = stream.read(2)[0]
+    major, _ = struct.unpack("<BB", stream.read(2))
     length_format = "<H" if major == 1 else "<I"
     (length,) = struct.unpack(length_format, stream.read(struct.calcsize(length_format)))
     if length > _LONGEST_HEADER:
@@ -212,10 +215,10 @@ def read_header(stream: IO[bytes], path: Path, file_size: int, key: str = "") ->
         shape, dtype, fortran = fields["shape"], fields["descr"], fields["fortran_order"]
     except (TypeError, RecursionError) as error:
         raise ValueError("a damaged header") from error
-    if not isinstance(dtype, str) or re.fullmatch(r"[|<>=][a-zA-Z]\d*", dtype) is None or dtype[1] == "O":
-        kind = "objects" if dtype == "|O" else "mixed fields"
+    if not isinstance(dtype, str) or not _PLAIN_DTYPE.fullmatch(dtype):
+        kind = "objects" if dtype == "|O" else str(dtype)[:40] if isinstance(dtype, str) else "mixed fields"
         raise DataError(f"{what} holds {kind}, which are never unpickled", path=path, fix="save plain numbers")
-    if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
+    if not isinstance(shape, tuple) or not all(isinstance(n, int) and 0 <= n < _LONGEST_AXIS for n in shape):
         raise ValueError("a damaged shape")
     start = 8 + struct.calcsize(length_format) + length
     header = ArrayHeader(shape, dtype, bool(fortran), start)

@@ -16,6 +16,7 @@ from genai.console import Console
 from genai.contract import Spec, label_spec
 from genai.errors import CheckpointError, ConfigError, OutputError
 from genai.factory import open_trained
+from genai.run import RunFolder
 from harness import config_of, train
 
 QUIET = Console(quiet=True)
@@ -178,6 +179,33 @@ def test_data_units_undo_the_scaling() -> None:
     image = Spec(kind="real", shape=(1, 16, 16), modality="image", scale=(127.5,), offset=(127.5,))
     assert torch.equal(sampler.data_units((levels - 127.5) / 127.5, image).float(), levels)
     assert sampler.data_units(torch.tensor([[[[9.0]]]]), image).item() == 255
+
+
+def test_an_unconditional_model_has_no_labels(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    overrides = ["data=digits", "net.width=8", "model.conditional=false", "trainer.max_steps=1"]
+    train(config_of("gan", folder, *overrides))
+    out = genai.sample(folder, count=3, out=tmp_path / "out", format="npz", console=QUIET)
+    assert np.load(out / "samples.npz", allow_pickle=False).files == ["samples"]
+    with pytest.raises(ConfigError, match="without labels"):
+        genai.sample(folder, count=3, labels=["3"], out=tmp_path / "out", console=QUIET)
+    assert "told_apart_fraction" in genai.evaluate(folder, console=QUIET)
+
+
+def test_the_api_takes_runs_numbers_and_nothing_silly(run: Path, tmp_path: Path) -> None:
+    opened = RunFolder.read(run)
+    out = genai.sample(opened, count=2, labels=[3, "7"], step=3, out=tmp_path / "out", format="npz", console=QUIET)
+    assert np.load(out / "samples.npz", allow_pickle=False)["labels"].tolist() == [3, 3, 7, 7]
+    for wrong in ({"count": 0}, {"labels": "12"}, {"format": "zip"}, {"seed": -1}, {"batch_size": 0}):
+        with pytest.raises(ConfigError):
+            genai.sample(run, out=tmp_path / "never", console=QUIET, **wrong)  # type: ignore[arg-type]
+    assert not (tmp_path / "never").exists()
+
+
+def test_names_that_no_font_has_become_numbers() -> None:
+    pictures = np.zeros((2, 8, 8, 1), np.uint8)
+    private = writers.grid(pictures, [0, 1], ["\ue000", "\ue001"])
+    assert np.array_equal(np.asarray(private), np.asarray(writers.grid(pictures, [0, 1], ["0", "1"])))
 
 
 def test_samples_are_drawn_in_full_precision_unless_asked_otherwise(run: Path, tmp_path: Path) -> None:

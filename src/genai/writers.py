@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +18,17 @@ from genai.contract import Spec
 from genai.errors import OutputError
 
 Array = NDArray[np.generic]
+RECORD = "samples.json"
 _TILE = 56  # least pixels of a picture's shorter side in a grid
 _GRID_LIMIT = 400  # pictures in a grid
 _PLOT = 640
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_FONTS = (  # of Latin, Greek and Cyrillic letters, then of Chinese and most others, as the systems name them
+    "DejaVuSans.ttf", "Arial.ttf", "arial.ttf", "LiberationSans-Regular.ttf", "Helvetica.ttc",
+    "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "NotoSansSC-Regular.otf", "SourceHanSansSC-Regular.otf",
+    "wqy-microhei.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf", "PingFang.ttc", "STHeiti Light.ttc",
+    "Hiragino Sans GB.ttc", "msyh.ttc", "simhei.ttf", "simsun.ttc",
+)  # fmt: skip
 
 
 @contextmanager
@@ -32,20 +42,47 @@ def output(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_npz(folder: Path, values: Array, labels: Sequence[int] | None, spec: Spec) -> None:
+def clear(folder: Path) -> None:
+    """Removes what an earlier call wrote into the same folder, as its samples.json lists it, and nothing else."""
+    record = folder / RECORD
+    try:
+        written = json.loads(record.read_text(encoding="utf-8"))["files"]
+        names = [name for name in written if isinstance(name, str) and Path(name).name == name]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    with output(folder):
+        for name in (RECORD, *names):
+            (folder / name).unlink(missing_ok=True)
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    with output(folder):
+        (folder / RECORD).write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_npz(folder: Path, values: Array, labels: Sequence[int] | None, spec: Spec) -> list[str]:
     """`samples.npz`: `samples` (uint8 NHWC for pictures, float32 in data units for points) and `labels`."""
     arrays = {"samples": _channels_last(values) if spec.modality == "image" else values}
     if labels is not None:
         arrays["labels"] = np.asarray(labels, dtype=np.int64)
     with output(folder), open(folder / "samples.npz", "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    return ["samples.npz"]
 
 
-def write_files(
-    folder: Path, values: Array, labels: Sequence[int] | None, spec: Spec, texts: Mapping[str, str]
+def write(
+    folder: Path,
+    values: Array,
+    labels: Sequence[int] | None,
+    spec: Spec,
+    texts: Mapping[str, str],
+    *,
+    npz: bool = False,
 ) -> list[str]:
-    """Writes by modality and returns the names of the files: pictures one by one, points as samples.csv; both with an
-    overview, `grid.png`. `texts` go into every PNG."""
+    """Writes samples and returns the names of the files: with `npz` one samples.npz; else pictures one by one and
+    points as samples.csv, both with an overview, `grid.png`. `texts` go into every PNG."""
+    if npz:
+        return _write_npz(folder, values, labels, spec)
     with output(folder):
         if spec.modality == "image":
             pictures = _channels_last(values)
@@ -63,8 +100,7 @@ def write_files(
                     rows.writerow([f"{v:.7g}" for v in row] + ([labels[i]] if labels is not None else []))
             write_overview(folder / "grid.png", values, labels, spec, texts)
             return ["grid.png", "samples.csv"]
-        write_npz(folder, values, labels, spec)
-        return ["samples.npz"]
+        return _write_npz(folder, values, labels, spec)
 
 
 def write_overview(
@@ -84,6 +120,9 @@ def grid(pictures: Array, labels: Sequence[int] | None, names: Sequence[str]) ->
     """Pictures (N, H, W, C) uint8 side by side, enlarged by whole factors; rows by class, with the classes' names."""
     pictures = pictures[:_GRID_LIMIT]
     count, height, width = pictures.shape[:3]
+    font = _font_for(names, 13)
+    if font is None:  # numbers, rather than boxes
+        names, font = [str(i) for i in range(len(names))], ImageFont.load_default(13)
     rows: list[tuple[str, list[int]]] = []
     if labels is None:
         columns = math.ceil(math.sqrt(count))
@@ -100,7 +139,6 @@ def grid(pictures: Array, labels: Sequence[int] | None, names: Sequence[str]) ->
                 rows.append((name if start == 0 else "", members[start : start + columns]))
     factor = max(1, math.ceil(_TILE / min(height, width)))
     tile_height, tile_width, gap = height * factor, width * factor, 2
-    font = ImageFont.load_default(13)
     margin = max((round(font.getlength(name)) for name, _ in rows), default=0)
     margin = margin + 12 if margin else 0
     canvas = Image.new(
@@ -115,6 +153,18 @@ def grid(pictures: Array, labels: Sequence[int] | None, names: Sequence[str]) ->
             tile = _picture(pictures[i]).resize((tile_width, tile_height), Image.Resampling.NEAREST)
             canvas.paste(tile, (margin + gap + column * (tile_width + gap), top))
     return canvas
+
+
+def _font_for(names: Sequence[str], size: int) -> Font | None:
+    """The first font that has every character of `names`: Pillow's own, which is ASCII, then the system's."""
+    characters = set("".join(names)) - {" "}
+    for name in (None, *_FONTS):
+        with suppress(OSError):
+            font = ImageFont.load_default(size) if name is None else ImageFont.truetype(name, size)
+            missing = bytes(font.getmask("\uffff"))
+            if all(bytes(font.getmask(character)) != missing for character in characters):
+                return font
+    return None
 
 
 def scatter(points: NDArray[np.float64]) -> Image.Image:

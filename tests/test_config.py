@@ -16,7 +16,7 @@ from PIL import Image
 from genai import config as configs
 from genai.cli.completion import complete, complete_setting
 from genai.cli.json_schema import json_schema
-from genai.errors import CheckpointError, ConfigError, ConfigErrors, DataError, Interrupted
+from genai.errors import CheckpointError, ConfigError, ConfigErrors, DataError, Interrupted, SecurityError
 from genai.schema import Config, plain
 from genai.search_path import SearchPath, where
 
@@ -302,16 +302,21 @@ def test_impossible_changes_and_typos_are_told_together() -> None:
 
 def test_settings_of_verbs_are_checked() -> None:
     sample = configs.compose_verb("sample", ["device=cpu", "sampling.batch_size=8"])
-    assert (sample.device, sample.sampling.batch_size, sample.data) == ("cpu", 8, None)
-    run = configs.compose_train("gan", ["data=fashion_mnist", "data.size=16", "data.split_seed=3"])
-    assert configs.compose_verb("eval", []).with_data(run) == run
-    other = configs.compose_verb("eval", ["data=digits"]).with_data(run).data
-    assert (other.name, other.size, other.split_seed) == ("digits", 16, 0)
-    assert configs.compose_verb("eval", ["data.split_seed=5"]).with_data(run).data == replace(run.data, split_seed=5)
-    assert configs.compose_verb("eval", ["data.path=a, b"]).with_data(run).data.path == "a, b"
+    assert (sample.device, sample.sampling, sample.data) == ("cpu", {"batch_size": 8}, None)
+    run = configs.compose_train("gan", ["data.size=16", "data.split_seed=3", "sampling.truncation=0.5"])
+    assert configs.compose_verb("eval", []).with_data(run) == (run, False)
+    other, another = configs.compose_verb("eval", ["data=digits"]).with_data(run)
+    assert (other.data.name, other.data.size, other.data.split_seed, another) == ("digits", 16, 3, True)
+    assert configs.compose_verb("eval", ["data=fashion_mnist"]).with_data(run) == (run, False)
+    own, another = configs.compose_verb("eval", ["data.path=a, b"]).with_data(run)
+    assert (own.data.path, another) == ("a, b", True)
+    sampling = sample.sampling_of(run)  # on top of the run's own
+    assert (sampling.batch_size, sampling.truncation) == (8, 0.5)
     for verb, typed in (
         ("sample", "data=digits"),
         ("sample", "sampling.x=1"),
+        ("eval", "data.split_seed=5"),  # would show the model samples that it learned from
+        ("eval", "data.valid_fraction=0.9"),
         ("eval", "optim.lr=1"),
         ("eval", "data=no"),
     ):
@@ -341,6 +346,41 @@ def test_a_sweep_runs_every_combination(tmp_path: Path) -> None:
     }
     assert set(outcomes[0].overrides) == {"data=digits", "optim.lr=0.001", "seed=0", "run.name=s${seed}"}
     assert [p.name for p in tmp_path.iterdir()] == ["runs"]  # nothing of Hydra's beside it
+
+
+def test_a_preset_works_with_data_of_another_kind() -> None:
+    points = configs.compose_train("gan", ["experiment=gan/digits", "data=ring8"])
+    assert (points.net.name, points.trainer.max_samples) == ("mlp", 100_000)
+    with pytest.raises(ConfigErrors, match=r"net\.patch"):  # what was typed is not dropped
+        configs.compose_train("gan", ["experiment=gan/digits", "data=ring8", "net.patch=1"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hydra: {callbacks: {x: {_target_: pathlib.Path.write_text}}}",
+        "hydra: {launcher: {_target_: os.system}}",
+        "hydra: {job_logging: {handlers: {x: {class: subprocess.Popen}}}}",
+    ],
+)
+def test_a_yaml_that_makes_hydra_call_something_is_refused(text: str, tmp_path: Path) -> None:
+    preset = tmp_path / "genai_configs/experiment/gan/evil.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text(f"# @package _global_\n{text}\n")
+    for multirun in (False, True):
+        with pytest.raises(SecurityError):
+            configs.run_hydra("gan", ["experiment=gan/evil"], [tmp_path / "genai_configs"], lambda run: run, multirun)
+
+
+def test_a_sweep_takes_what_hydras_grammar_has() -> None:
+    outcomes = configs.run_hydra("gan", ["data=glob([di*,mo*])", "seed=range(1,3)"], [], lambda run: run, multirun=True)
+    assert [(o.value.data.name, o.value.seed) for o in outcomes if o.value] == [
+        (name, seed) for name in ("digits", "moons") for seed in (1, 2)
+    ]
+    with pytest.raises(ConfigErrors, match="INTERVAL_SWEEP"):  # of sweepers that choose
+        configs.run_hydra("gan", ["optim.lr=interval(0,1)"], [], lambda run: run, multirun=True)
+    with pytest.raises(ConfigErrors, match="matches none"):
+        configs.run_hydra("gan", ["data=glob(x*)"], [], lambda run: run, multirun=True)
 
 
 def test_a_sweep_is_checked_as_a_whole_before_its_first_job() -> None:

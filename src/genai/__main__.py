@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+    code = run(sys.argv[1:] if arguments is None else list(arguments))
+    if code > 128:  # all is saved; a second Ctrl-C would only fill the terminal while the interpreter ends
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Runs one command line and returns its exit code."""
     _accept_any_text()
+    # Threads of OpenMP that wait spin less, before torch loads it: two trainings at once on two cores went from 65 to
+    # 160 pictures a second each, one alone stayed at 450.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from genai.cli import app
     from genai.cli.failures import report
 
@@ -33,7 +42,7 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         return _of_output(error, debug)
     except Exception as error:
-        return report(error, debug=debug)
+        return report(error, debug=debug, arguments=arguments)
     return code if isinstance(code, int) else 0
 
 
@@ -41,7 +50,11 @@ def _completed(arguments: list[str]) -> list[str]:
     """What a bare verb means: help for `genai`, the list for `genai runs` and `genai data`."""
     if not arguments:
         return ["--help"]
-    if arguments[0] in ("runs", "data") and (len(arguments) == 1 or arguments[1] in ("--json", "--quiet", "--debug")):
+    if (
+        arguments[0] in ("runs", "data")
+        and (arguments[1:2] or ["--"])[0].startswith("--")
+        and "--help" not in arguments
+    ):
         return [arguments[0], "list", *arguments[1:]]
     if arguments == ["config"]:
         return ["config", "--help"]

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
 from genai import registry
 from genai.data.source import modality_of
-from genai.errors import ConfigError, ConfigErrors, DataError, Interrupted
+from genai.errors import ConfigError, ConfigErrors, DataError, Interrupted, SecurityError
 from genai.overrides import BUDGETS, Arguments, read_arguments
-from genai.schema import Config, Count, DataConfig, Dtype, SamplingConfig, plain, read
+from genai.schema import Config, DataConfig, Dtype, Range, SamplingConfig, hints, plain, read
 from genai.search_path import SHIPPED, SearchPath, where
 from genai.settings import (
     AUTO,
-    BASES,
     Change,
     assign,
     component_schema,
@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_NO_LOGGING = {"version", "root", "disable_existing_loggers"}  # keys of Hydra's logging: none
 
 
 # -- one run -----------------------------------------------------------------------------------------------------------
@@ -55,10 +56,12 @@ def compose_train(model: str, overrides: Sequence[str], config_dirs: Sequence[Pa
     """The checked configuration of one run. Raises ConfigErrors with every mistake, or DataError."""
     search = SearchPath.of(config_dirs)
     arguments = read_arguments(model, overrides, search, sweep=False)
-    return _finish(_compose("train", arguments.hydra(search, model)), model, search, arguments.mistakes)
+    return _finish(_compose("train", arguments.hydra(search, model)), model, search, arguments, arguments.mistakes)
 
 
-def _finish(values: dict[str, Any], model: str, search: SearchPath, mistakes: Sequence[ConfigError] = ()) -> Config:
+def _finish(
+    values: dict[str, Any], model: str, search: SearchPath, arguments: Arguments, mistakes: Sequence[ConfigError] = ()
+) -> Config:
     """Resolves net=auto and checks. Mistakes of the configuration are told before those of the data."""
     found = list(mistakes)
     no_data: DataError | None = None
@@ -72,6 +75,8 @@ def _finish(values: dict[str, Any], model: str, search: SearchPath, mistakes: Se
             found.append(error)
         except DataError as error:
             no_data = error
+    for group in ("net", "optim"):
+        values[group] = _without_foreign(values.get(group), group, search, arguments)
     config: Config | None = None
     try:
         config = from_plain(values, search, mistakes=found)
@@ -79,6 +84,17 @@ def _finish(values: dict[str, Any], model: str, search: SearchPath, mistakes: Se
         if no_data is not None and config is not None:
             raise no_data
     return config
+
+
+def _without_foreign(chosen: Any, group: str, search: SearchPath, arguments: Arguments) -> Any:
+    """The settings of a component without those that a preset makes for another one, as where it is used with data of
+    another kind. What was typed stays, and so does what no component has: both are mistakes to be told."""
+    names = registry.components(group)
+    if not isinstance(chosen, dict) or chosen.get("name") not in names:
+        return chosen
+    known = {name: hints(component_schema(group, name, search)) for name in names}
+    others = {key for name in names for key in known[name]} - known[chosen["name"]].keys()
+    return {k: v for k, v in chosen.items() if k not in others or f"{group}.{k}" in arguments.settings}
 
 
 def _net_for_data(values: Mapping[str, Any], model: str) -> str:
@@ -144,17 +160,19 @@ def run_hydra(
     config_dirs: Sequence[Path],
     task: Callable[[Config], T],
     multirun: bool,
+    failed: Callable[[Exception], object] = lambda error: None,
 ) -> list[Outcome[T]]:
     """Runs `task` through Hydra's own run or multirun, so that its sweepers and launchers work.
 
-    The whole sweep is checked before its first job starts, and a job that fails does not stop the others. A signal
-    does: the outcomes so far are returned, the last of which holds the Interrupted. A single run raises its error.
+    The whole sweep is checked before its first job starts, and a job that fails is told to `failed` and does not stop
+    the others. A signal does: the outcomes so far are returned, the last of which holds the Interrupted. A single run
+    raises its error.
     """
     search = SearchPath.of(config_dirs)
     arguments = read_arguments(model, overrides, search, sweep=multirun)
     if multirun:
         _check_sweep(model, arguments, search)
-    elif arguments.mistakes:
+    elif arguments.mistakes or search.given:  # a given folder is looked at before Hydra acts on it
         compose_train(model, overrides, config_dirs)
     outcomes: list[Outcome[T]] = []
 
@@ -163,9 +181,11 @@ def run_hydra(
         outcomes.append(outcome)
         started = time.monotonic()
         try:
-            outcome.value = task(_finish(_to_plain(values), model, search))
+            outcome.value = task(_finish(_to_plain(values), model, search, arguments))
         except Exception as error:
             outcome.error = error
+            if multirun:
+                failed(error)
         outcome.seconds = time.monotonic() - started
         if multirun and isinstance(outcome.error, Interrupted):
             raise _StopSweep
@@ -192,6 +212,11 @@ def _check_sweep(model: str, arguments: Arguments, search: SearchPath) -> None:
     """Composes the first job, then puts every value of the sweep in its place: all mistakes before anything runs."""
     values = _compose("train", arguments.hydra(search, model, first_job=True))
     found = list(arguments.mistakes)
+    several = any(len(options) > 1 for options in (*arguments.swept.values(), *arguments.swept_choices.values()))
+    for key in ("run.name", "run.dir"):
+        named = str(arguments.values.get(key) or "")
+        if (several or arguments.ranges) and named and "${" not in named:
+            found.append(ConfigError(f"'{key}' would be that of every job of the sweep", fix="leave it out"))
     variants = [values]
     for key, options in arguments.swept.items():
         for option in options[1:]:
@@ -200,7 +225,7 @@ def _check_sweep(model: str, arguments: Arguments, search: SearchPath) -> None:
             variants.append(variant)
     for variant in variants:
         try:
-            _finish(variant, model, search, found)
+            _finish(variant, model, search, arguments, found)
         except ConfigErrors as errors:
             found = errors.mistakes
         except DataError:
@@ -212,8 +237,10 @@ def _check_sweep(model: str, arguments: Arguments, search: SearchPath) -> None:
 def _typed_overrides() -> list[str]:
     """What was typed for this job, for people to read: without the marks that Hydra's grammar needs."""
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
-    task = [str(item).lstrip("+").replace("\\", "") for item in HydraConfig.get().overrides.task]
+    items = cast("list[str]", OmegaConf.to_container(HydraConfig.get().overrides.task))
+    task = [item.lstrip("+").replace("\\", "") for item in items]
     added = {f"{key}=null" for key in BUDGETS}  # in place of default budgets
     return [item for item in task if not item.startswith("model=") and item not in added]
 
@@ -221,27 +248,41 @@ def _typed_overrides() -> list[str]:
 # -- settings on top of a run ------------------------------------------------------------------------------------------
 
 
+_SPLIT = ("valid_fraction", "split_seed")  # settings of data that say what is held out
+
+
 @dataclass(frozen=True, kw_only=True)
 class VerbConfig:
     """What `genai sample` or `genai eval` goes by, besides the run's own settings."""
 
-    sampling: SamplingConfig
+    sampling: dict[str, Any] | None = None
     device: str = "auto"
     dtype: Dtype = "auto"
-    threads: Count | None = None
+    threads: Annotated[int, Range(low=1, high=4096)] | None = None
     data: dict[str, Any] | None = None  # with a name: another set in place of the run's
 
-    def with_data(self, config: Config) -> Config:
-        """The run's Config with these data settings. Raises ConfigErrors with every mistake."""
-        values = plain(config)
-        given = self.data or {}
-        if "name" in given:
+    def sampling_of(self, config: Config) -> SamplingConfig:
+        """The run's settings of sampling with these."""
+        return read(SamplingConfig, {**plain(config.sampling), **(self.sampling or {})}, at="sampling.")
+
+    def with_data(self, config: Config) -> tuple[Config, bool]:
+        """The run's Config with these data settings, and whether they name another set than the one it was trained on.
+
+        Raises ConfigErrors with every mistake.
+        """
+        values, given = plain(config), self.data or {}
+        own = values["data"]
+        if given.get("path") is not None and own["path"] is not None and _same_file(given["path"], own["path"]):
+            given = {key: value for key, value in given.items() if key not in ("name", "path")}  # as it was trained on
+        another = "name" in given and (given["name"], given.get("path")) != (own["name"], own["path"])
+        if another:
             # Another set is brought to the shape that the model learned on, unless told otherwise.
-            kept = {key: values["data"].get(key) for key in ("size", "channels", "codec")}
-            values["data"] = {**given, **{key: value for key, value in kept.items() if given.get(key) is None}}
+            kept = {key: own.get(key) for key in ("size", "channels", "codec") if given.get(key) is None}
+            values["data"] = {**given, **kept, **{key: own[key] for key in _SPLIT}}
         else:
-            values["data"] = _merged(values["data"], given)
-        return from_plain(values, SearchPath.of())
+            changed = given.keys() - {"name", *_SPLIT}
+            values["data"] = own | {key: given[key] for key in changed if given[key] is not None}
+        return from_plain(values, SearchPath.of()), another
 
 
 def compose_verb(verb: Literal["sample", "eval"], overrides: Sequence[str]) -> VerbConfig:
@@ -256,13 +297,18 @@ def compose_verb(verb: Literal["sample", "eval"], overrides: Sequence[str]) -> V
     if verb == "sample" and "data" in values:
         mistakes.append(ConfigError("sampling reads no data set", fix="drop the data settings"))
         del values["data"]
-    try:
-        config = read(VerbConfig, values)
-    except ConfigErrors as errors:
-        mistakes += errors.mistakes
+    for key in _SPLIT:
+        if f"data.{key}" in arguments.settings and verb == "eval":
+            what = f"'data.{key}' is the run's: with another one, samples that it learned from would count as held out"
+            mistakes.append(ConfigError(what, fix="leave it out, or type --input PATH"))
+    for cls, part, at in ((VerbConfig, values, ""), (SamplingConfig, values.get("sampling") or {}, "sampling.")):
+        try:
+            read(cls, part, at=at)
+        except ConfigErrors as errors:
+            mistakes += errors.mistakes
     if mistakes:
         raise ConfigErrors(mistakes)
-    return config
+    return read(VerbConfig, values)
 
 
 def compose_data(name_or_path: str, overrides: Sequence[str]) -> DataConfig:
@@ -303,12 +349,17 @@ def change_config(config: Config, overrides: Sequence[str]) -> tuple[Config, lis
     for key, value in arguments.values.items():
         if "${" in str(value):
             mistakes.append(ConfigError(f"'{key}' holds an interpolation", fix=f"type the value: {key}=VALUE"))
-        elif key in BASES:
-            mistakes.append(ConfigError(f"'{key}' cannot be chosen anew in a run that goes on", fix="start a new run"))
         else:
             assign(values, key, value)
     changed = from_plain(values, search, mistakes=mistakes)
     return changed, differences(config, changed)
+
+
+def _same_file(one: Any, other: Any) -> bool:
+    try:
+        return Path(one).resolve() == Path(other).resolve()
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 # -- Hydra -------------------------------------------------------------------------------------------------------------
@@ -320,6 +371,8 @@ def _session(job: str) -> Iterator[Any]:
     from hydra import initialize_config_module, version
     from hydra.core.global_hydra import GlobalHydra
 
+    if not os.environ.get("GENAI_RUNS"):  # set to nothing means not set
+        os.environ.pop("GENAI_RUNS", None)
     GlobalHydra.instance().clear()  # a session left behind refuses a second one
     base = {"version_base": "1.3"} if version.__version__.startswith("1.3") else {}
     with initialize_config_module(SHIPPED, job_name=job, **base):
@@ -334,16 +387,27 @@ def _compose(root: str, overrides: list[str]) -> dict[str, Any]:
     with _session(root) as hydra:
         try:
             config = hydra.compose_config(root, overrides, RunMode.RUN, from_shell=False, with_log_configuration=False)
+            _refuse_code(config.hydra)
             with open_dict(config.hydra):
                 config.hydra.job.num, config.hydra.job.id = 0, "0"
             HydraConfig.instance().set_config(config)  # for ${hydra:...}
             with open_dict(config):
                 del config["hydra"]
             return _to_plain(config)
-        except ConfigError:
+        except (ConfigError, SecurityError):
             raise
         except Exception as error:
             raise _of_hydra(error) from error
+
+
+def _refuse_code(config: Any) -> None:
+    """Raises SecurityError where a YAML makes Hydra call something that is not one of its installed plug-ins."""
+    targets = [str(config[part].get("_target_", "")) for part in ("launcher", "sweeper")]
+    named = [target for target in targets if not target.startswith(("hydra._internal.core_plugins.", "hydra_plugins."))]
+    named += [str(name) for name in config.callbacks]
+    named += [part for part in ("job_logging", "hydra_logging") if set(config[part]) - _NO_LOGGING]
+    if named:
+        raise SecurityError(f"a YAML makes Hydra call '{named[0][:60]}'", fix="remove it from the folders of configs")
 
 
 def _to_plain(config: Any) -> dict[str, Any]:

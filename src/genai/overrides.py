@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from genai.errors import ConfigError
+from genai.registry import TABLES
 from genai.schema import unknown
 from genai.search_path import GROUPS, SearchPath
 from genai.settings import text_keys
@@ -32,6 +33,7 @@ class Arguments:
     values: dict[str, Any] = field(default_factory=dict)  # dotted key -> value, of settings that are no sweep
     swept: dict[str, list[Any]] = field(default_factory=dict)  # dotted key -> values
     swept_choices: dict[str, list[str]] = field(default_factory=dict)
+    ranges: set[str] = field(default_factory=set)  # dotted keys whose values a sweeper chooses from a range
     for_hydra: list[str] = field(default_factory=list)  # hydra/launcher=..., passed on as typed
     mistakes: list[ConfigError] = field(default_factory=list)
 
@@ -41,6 +43,7 @@ class Arguments:
         if first_job:
             choices |= {group: _bare_or_quoted(names[0]) for group, names in self.swept_choices.items()}
             settings |= {key: _in_grammar(values[0]) for key, values in self.swept.items()}
+            settings = {key: value for key, value in settings.items() if key not in self.ranges}
         result = [f"hydra.searchpath=[{','.join(_quoted(url) for url in search.urls())}]"] if search.urls() else []
         result += [f"model={_bare_or_quoted(model)}"] if model is not None else []
         result += [f"{group}={value}" for group, value in choices.items()]
@@ -105,6 +108,12 @@ def _read_argument(
         return ConfigError(f"'{_short(key)}' needs no '{sign}'", fix=f"type {_short(f'{bare}={value}')}")
     if not KEY.fullmatch(key):
         return ConfigError(f"'{_short(key)}' is no key, expected words joined by dots", fix="type KEY=VALUE")
+    if key in GROUPS and key not in groups:
+        return ConfigError(f"'{key}' is chosen when a run begins", fix="start a new one with genai train")
+    if key.partition(".")[0] in TABLES and key.endswith(".name") and key.count(".") == 1:
+        group = key.partition(".")[0]
+        fix = f"type genai train {value}" if group == "model" else f"type {group}={value}"
+        return ConfigError(f"'{key}' follows from the choice of {group}", fix=_short(fix))
     previous = arguments.choices.get(key, arguments.settings.get(key))
     mistake = (
         _read_choice(arguments, key, value, model, search, sweep)
@@ -139,11 +148,12 @@ def _read_choice(
     if parsed is not None and parsed.is_sweep_override():
         if not parsed.is_discrete_sweep():
             return ConfigError(f"'{group}={value}' sweeps no names", fix=f"type {group}=NAME,NAME")
-        try:
-            names = list(parsed.sweep_string_iterator())
-        except Exception:  # glob() asks for Hydra's own list, which is made while it composes
-            arguments.choices[group] = value
-            return None
+        wanted = parsed.value()
+        names = wanted.filter(list(options)) if hasattr(wanted, "filter") else list(parsed.sweep_string_iterator())
+        if not names:
+            return ConfigError(
+                f"'{_short(f'{group}={value}')}' matches none of {', '.join(options)}", fix="choose NAMES"
+            )
         arguments.swept_choices[group] = names
     for name in names:
         if name not in options and (name, group) != ("null", "experiment"):
@@ -169,6 +179,8 @@ def _read_setting(
         arguments.settings[key] = value
         if options := _sweep_values(parsed):
             arguments.swept[key] = options
+        else:
+            arguments.ranges.add(key)
         return None
     means_itself = not text or value == "null" or "${" in value or value[:1] in ("'", '"')
     if parsed is not None and means_itself and not parsed.is_sweep_override():

@@ -106,11 +106,8 @@ def to_yaml(config: Config) -> str:
 
 Kind = Literal["harmless", "schedule", "impossible"]
 
-_HARMLESS = {
-    *(f"trainer.{name}" for name in ("eval_every", "save_every", "save_minutes", "preview_every", "log_every")),
-    *(f"trainer.{name}" for name in ("log_seconds", "keep", "stop_metric", "patience", "timeout_seconds")),
-    *("device", "dtype", "compile", "deterministic", "threads", "data.path", "data.workers", "trainer.grad_tolerance"),
-}
+_HARMLESS = {"device", "dtype", "compile", "deterministic", "threads", "data.path", "data.workers"}
+_SCHEDULE = {f"trainer.{name}" for name in ("max_steps", "max_samples", "max_minutes", "batch_size")}
 _IMPOSSIBLE = {"optim.name"}
 
 
@@ -125,7 +122,11 @@ class Change:
 
     def __str__(self) -> str:
         effect = "rebuilds the schedule" if self.kind == "schedule" else self.kind
-        return f"{self.key}: {self.old} -> {self.new} ({effect})"
+        return f"{self.key}: {_shown(self.old)} -> {_shown(self.new)} ({effect})"
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def differences(old: Config, new: Config) -> list[Change]:
@@ -136,7 +137,10 @@ def differences(old: Config, new: Config) -> list[Change]:
     changes = [Change(key, one, other, _kind(key, one, other)) for key, one, other in pairs if one != other]
     fix = "start a new run; model.init_from=RUN takes the weights along"
     impossible = [
-        ConfigError(f"'{change.key}' cannot change from {change.old} to {change.new} in a run that goes on", fix=fix)
+        ConfigError(
+            f"'{change.key}' cannot change from {_shown(change.old)} to {_shown(change.new)} in a run that goes on",
+            fix=fix,
+        )
         for change in changes
         if change.kind == "impossible"
     ]
@@ -170,13 +174,11 @@ def assign(values: dict[str, Any], key: str, value: Any) -> None:
 def _kind(key: str, old: Any, new: Any) -> Kind:
     if key in _IMPOSSIBLE:
         return "impossible"
-    if key in _HARMLESS or key.startswith("sampling."):
-        return "harmless"
     if key == "trainer.ema_half_life_samples" and (old is None or new is None):
         return "impossible"  # an average cannot begin or end half-way
-    if key.startswith(("optim.", "trainer.")):
+    if key in _SCHEDULE or key.startswith("optim."):
         return "schedule"
-    return "impossible"
+    return "harmless" if key in _HARMLESS or key.startswith(("trainer.", "sampling.")) else "impossible"
 
 
 # -- types of the chosen components ------------------------------------------------------------------------------------

@@ -69,7 +69,8 @@ def emit(text: str) -> None:
 
 
 def emit_json(value: Any) -> None:
-    emit(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """One line, so that the last line of a verb is its whole result."""
+    emit(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def silence_stdout() -> None:

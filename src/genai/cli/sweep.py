@@ -22,7 +22,8 @@ class Found:
 
 def done_or_begun(config: Config, root: Path) -> Found | None:
     """The run below `root` with these very settings, a finished one first; None where there is none."""
-    from genai.run import RunFolder, all_runs
+    from genai.run import RunFolder
+    from genai.run_index import all_runs
 
     wanted = _what_is_learned(plain(config))
     begun: Found | None = None

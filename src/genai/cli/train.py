@@ -35,7 +35,9 @@ def train(
 ) -> None:
     """Train a model. The last line of stdout is the run's folder."""
     from genai import config as configs
+    from genai.cli.failures import report
     from genai.console import Console
+    from genai.schema import plain
     from genai.search_path import SearchPath
 
     settings, folders = overrides or [], config_dir or []
@@ -44,16 +46,19 @@ def train(
         console.warn(f"{ignored} is ignored: {winner} has the same name and comes first")
     if dry_run:
         if multirun:
-            jobs = configs.run_hydra(model, settings, folders, configs.to_yaml, multirun=True)
-            emit("---\n".join(_value(job) for job in jobs).rstrip())
+            composed = [_value(job) for job in configs.run_hydra(model, settings, folders, lambda c: c, multirun=True)]
         else:
-            emit(configs.to_yaml(configs.compose_train(model, settings, folders)).rstrip())
+            composed = [configs.compose_train(model, settings, folders)]
+        if json:
+            emit_json([plain(config) for config in composed] if multirun else plain(composed[0]))
+        else:
+            emit("---\n".join(configs.to_yaml(config) for config in composed).rstrip())
         return
 
     def job(config: Config) -> Job:
         return run_job(config, resume=resume, sweep=multirun, quiet=quiet)
 
-    outcomes = configs.run_hydra(model, settings, folders, job, multirun)
+    outcomes = configs.run_hydra(model, settings, folders, job, multirun, failed=report)
     if not multirun:
         emit_json(_value(outcomes[0]).record) if json else emit(str(_value(outcomes[0]).path))
         return
@@ -72,30 +77,22 @@ class Job:
 
 
 def run_job(config: Config, *, resume: bool, sweep: bool, quiet: bool) -> Job:
-    """Trains one configuration; in a sweep a failure is told at once, because its table comes at the end."""
+    """Trains one configuration; of a sweep that goes on, unless that has been done."""
     from genai import api
-    from genai.cli.failures import report
     from genai.cli.runs import record_of
     from genai.console import Console
 
     console = Console(quiet=quiet, log_seconds=config.trainer.log_seconds)
-    try:
-        if resume and sweep and config.run.dir is None:
-            from genai.cli.sweep import done_or_begun
+    if resume and sweep and config.run.dir is None:
+        from genai.cli.sweep import done_or_begun
 
-            found = done_or_begun(config, api.runs_root())
-            if found is not None and found.finished:
-                console.note(f"done already: {found.path}")
-                return Job(found.path, record_of(found.path))
-            run = (
-                api.train_config(config, console=console) if found is None else api.resume(found.path, console=console)
-            )
-        else:
-            run = api.train_config(config, resume=resume, console=console)
-    except Exception as error:
-        if sweep:
-            report(error)
-        raise
+        found = done_or_begun(config, Path(config.run.root))
+        if found is not None and found.finished:
+            console.note(f"done already: {found.path}")
+            return Job(found.path, record_of(found.path))
+        run = api.train_config(config, console=console) if found is None else api.resume(found.path, console=console)
+    else:
+        run = api.train_config(config, resume=resume, console=console)
     return Job(run.path, record_of(run.path))
 
 
@@ -125,7 +122,9 @@ def _finish_sweep(outcomes: list[Outcome[Job]], console: Any, *, as_json: bool) 
             }
         )
     if as_json:
-        emit_json([outcome.value.record for outcome in outcomes if outcome.value is not None])
+        failed = [{"status": "failed", "error": str(o.error), "exit": row["exit"], "settings": row["settings"]}
+                  for o, row in zip(outcomes, rows, strict=True)]  # fmt: skip
+        emit_json([told if o.value is None else o.value.record for o, told in zip(outcomes, failed, strict=True)])
     else:
         emit(table_text("", rows))
     codes = [row["exit"] for row in rows if row["exit"]]

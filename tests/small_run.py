@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genai.run import RunFolder
+from genai.run_info import Best
 from genai.schema import PathText, RunConfig
 from small_checkpoint import save
 
@@ -24,9 +25,9 @@ def finished(root: Path, name: str | None = None, *, checkpoint: bool = True, **
     run.append_metrics({"step": 2, "samples": 16, "seconds": 1.0, "all/loss": 1.0})
     if checkpoint:
         saved = save(run.checkpoints, 2, run_id=run.id)
-        run.saved(saved.path.name, 2, 0.25, "mse")
-    run.update(data="digits", parameters=7, **changes)
-    run.close(changes.get("status", "finished"))
+        run.saved(saved.path.name, step=2, samples=16, seconds=1.0, best=Best(2, 0.25, "mse"))
+    run.update(**{"status": "finished", "data": "digits", "parameters": 7, "starts": 1} | changes)
+    run.close()
     return run
 
 

@@ -16,6 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = [
     ["cli", "__main__", "worker", "__init__"],
     ["api"],
+    ["training"],
     ["trainer"],
     ["evaluation"],
     ["sampler", "writers"],
@@ -25,6 +26,7 @@ LAYERS = [
         "models",
         "data",
         "run",
+        "run_index",
         "run_info",
         "metrics_file",
         "lock",
@@ -36,7 +38,7 @@ LAYERS = [
     ],
     ["nets", "optim"],
     ["optim_table", "registry"],
-    ["contract", "schema", "faults"],
+    ["contract", "schema", "faults", "signals", "job"],
     ["errors"],
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

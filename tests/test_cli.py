@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from genai.__main__ import run
@@ -21,6 +23,12 @@ from genai.console import Console, Progress, clock, table_text
 
 SMALL = ["data=ring8", "threads=1", "trainer.max_steps=4", "trainer.preview_every=0", "net.width=8", "net.layers=1"]
 Captured = pytest.CaptureFixture[str]
+
+
+def genai_script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """As the installed script runs: `python -m` would put the current folder on the path."""
+    command = [sys.executable, "-P", "-m", "genai", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
 def genai(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -78,7 +86,7 @@ def test_resume_goes_on_with_changed_settings(place: Path, capfd: Captured) -> N
     assert run(["train", "gan", *SMALL, "run.name=longer", "--quiet"]) == 0
     assert run(["resume", "longer", "trainer.max_steps=6", "--json"]) == 0
     out, err = capfd.readouterr()
-    record = json.loads(out[out.index("{") :])
+    record = json.loads(out.splitlines()[-1])
     assert (record["steps"], record["changes"][0]["key"]) == (6, "trainer.max_steps")
     assert "trainer.max_steps" in err
     assert run(["resume", "longer", "model.latent_dim=3"]) == 2
@@ -96,10 +104,79 @@ def test_a_run_that_never_began_leaves_its_place_free(mistake: str, workplace: P
     assert run(["train", "gan", *SMALL, f"run.dir={folder}", "--quiet"]) == 0
 
 
-def test_a_mistake_when_a_run_goes_on_costs_nothing(place: Path, capfd: Captured) -> None:
-    assert run(["train", "gan", *SMALL, "run.name=kept", "--quiet"]) == 0
-    assert run(["resume", "kept", "device=tpu", "trainer.max_steps=5"]) == 2
-    assert run(["sample", "kept", "-n", "1", "--quiet"]) == 0
+@pytest.mark.parametrize(
+    "mistake", ["device=tpu", "trainer.batch_size=99999999", "trainer.max_stps=9", "data.path=/nowhere"]
+)
+def test_a_mistake_when_a_run_goes_on_changes_nothing_in_it(mistake: str, place: Path, capfd: Captured) -> None:
+    if not (place / "runs/gan/kept").exists():
+        assert run(["train", "gan", *SMALL, "run.name=kept", "--quiet"]) == 0
+    folder = place / "runs/gan/kept"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert run(["resume", "kept", mistake, "trainer.max_steps=5"]) in (2, 3)
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def test_more_minutes_do_not_go_on_at_a_rate_of_zero(workplace: Path, capfd: Captured) -> None:
+    timed = [argument for argument in SMALL if "max_steps" not in argument]
+    assert run(["train", "gan", *timed, "trainer.max_minutes=0.02", "run.dir=timed", "--quiet"]) == 0
+    lines = (workplace / "timed/metrics.jsonl").read_text().splitlines()
+    assert run(["resume", "timed", "trainer.max_minutes=0.04", "--quiet"]) == 0
+    later = [json.loads(line) for line in (workplace / "timed/metrics.jsonl").read_text().splitlines()[len(lines) :]]
+    assert all(line["lr/generator"] > 1e-4 for line in later[: len(later) // 2])
+
+
+def test_other_data_is_evaluated_whole_and_in_the_units_of_the_model(place: Path, capfd: Captured) -> None:
+    np.savez(place / "other.npz", x=np.random.default_rng(0).normal(5, 3, (50, 2)).astype(np.float32))
+    assert run(["eval", "first", "--input", "other.npz", "--json", "--quiet"]) == 0
+    assert json.loads(capfd.readouterr().out)["num_held_out"] == 50
+    assert run(["eval", "first", "--json", "--quiet"]) == 0
+    assert json.loads(capfd.readouterr().out)["num_held_out"] == 10_000
+
+
+def test_eval_of_a_checkpoint_leaves_it_as_it_is(place: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place / "runs/gan/first/checkpoints")
+    assert run(["eval", "step_00000004", "--quiet"]) == 0
+    assert run(["sample", "step_00000004", "-n", "1", "--quiet"]) == 0
+    shutil.copytree("step_00000004", place / "alone")
+    assert run(["eval", str(place / "alone")]) == 0
+    assert "not kept" in capfd.readouterr().err
+    assert run(["sample", str(place / "alone"), "-n", "1", "--out", str(place / "from_alone"), "--quiet"]) == 0
+    record = json.loads((place / "runs/gan/first/samples").glob("*/samples.json").__next__().read_text())
+    assert record["run"] == "first"
+
+
+def test_a_run_may_be_called_as_a_checkpoint_is(workplace: Path, capfd: Captured) -> None:
+    assert run(["train", "gan", *SMALL, "run.dir=step_one", "--quiet"]) == 0
+    assert run(["sample", "step_one", "-n", "1", "--quiet"]) == 0
+
+
+def test_samples_of_an_earlier_call_do_not_stay_among_the_new(place: Path, capfd: Captured) -> None:
+    (place / "same").mkdir()
+    (place / "same/mine.png").write_text("mine")
+    for count in ("5", "2"):
+        assert run(["sample", "first", "-n", count, "--out", "same", "--quiet"]) == 0
+    rows = (place / "same/samples.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2
+    assert (place / "same/mine.png").exists()
+    assert run(["sample", "first", "--label", "3", "--out", "never", "--quiet"]) == 2
+    assert not (place / "never").exists()
+
+
+def test_a_variable_of_another_launcher_changes_nothing(workplace: Path) -> None:
+    environment = {**os.environ, "RANK": "1", "WORLD_SIZE": "oh no"}
+    done = genai("train", "gan", *SMALL, "run.dir=ranked", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert list((workplace / "ranked/checkpoints").glob("step_*"))
+    done = genai("train", "gan", *SMALL, env={**environment, "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"})
+    assert done.returncode == 2
+    assert "trainer.devices=2" in done.stderr
+
+
+def test_a_module_of_the_current_folder_is_not_run(workplace: Path) -> None:
+    (workplace / "random.py").write_text("open('canary', 'w')")
+    done = genai_script("train", "gan", *SMALL, "trainer.devices=2", "trainer.batch_size=8", "run.dir=two")
+    assert done.returncode == 0, done.stderr
+    assert not (workplace / "canary").exists()
 
 
 def test_a_folder_that_holds_a_run_is_refused(place: Path, capfd: Captured) -> None:
@@ -166,6 +243,10 @@ def test_a_sweep_prints_a_table_and_the_exit_code_of_its_first_failure(place: Pa
     assert out.count("swept/gan/") == 2
     assert "seed=1" in out
     assert "null" not in out  # what was typed, not what it replaces
+    assert run(["train", "gan", *SMALL, "-m", "seed=0,1", "run.name=same"]) == 2
+    assert "every job of the sweep" in capfd.readouterr().err
+    assert run(["train", "gan", "-m", "data.path=/nope,/nope2"]) == 3
+    assert capfd.readouterr().err.count("error: there is no such file") == 2
     # The second job's batch is larger than its data: a mistake that only the data can show.
     assert run(["train", "gan", *SMALL, "-m", "run.root=failing", "trainer.batch_size=64,99999999"]) == 2
     out, err = capfd.readouterr()
@@ -183,6 +264,8 @@ def test_a_sweep_that_goes_on_skips_what_is_done(place: Path, capfd: Captured, m
     second = json.loads(capfd.readouterr().out)
     assert second[0]["path"] == first[1]["path"]
     assert second[1]["path"] not in {record["path"] for record in first}
+    assert run([*sweep, "seed=0", "run.root=elsewhere"]) == 0
+    assert json.loads(capfd.readouterr().out)[0]["path"].startswith("elsewhere/")
 
 
 # -- mistakes in flags and verbs ---------------------------------------------------------------------------------------
@@ -202,6 +285,7 @@ def test_a_sweep_that_goes_on_skips_what_is_done(place: Path, capfd: Captured, m
         (["runs", "lst"], "did you mean 'list'?"),
         (["list", "modles"], "models"),
         (["--versio"], "did you mean '--version'?"),
+        (["train", "gan", "--jsn", "--quit"], "unknown flag '--quit' - did you mean '--quiet'?"),
         (["train", "gan", "a", "b=1"], "expected KEY=VALUE"),
         (["inspect", "a", "b"], "error: "),
     ],

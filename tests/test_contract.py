@@ -16,7 +16,7 @@ from genai.data.source import Dataset
 from genai.device import start
 from genai.factory import build_model, open_dataset, open_trained
 from genai.optim import global_norm
-from genai.schema import Config
+from genai.schema import Config, SamplingConfig
 from harness import config_of, contents, differences, forked, last_checkpoint, metrics, train
 
 MODELS = sorted(registry.components("model"))
@@ -125,10 +125,12 @@ def test_samples_do_not_depend_on_the_batch(model: str, tmp_path: Path) -> None:
     runtime = start("cpu", threads=1)
     if next(built.parameters()).dtype == torch.float64:
         runtime = dataclasses.replace(runtime, precision="fp64")
-    plan = sampler.plan(data.spec, seed=5, count=7)
-    whole = torch.cat(list(sampler.draw(built, plan, runtime, batch_size=16)))
-    again = torch.cat(list(sampler.draw(built, sampler.plan(data.spec, seed=5, count=3), runtime, batch_size=16)))
-    single = torch.cat(list(sampler.draw(built, plan, runtime, batch_size=2)))
+
+    def drawn(count: int, batch_size: int) -> torch.Tensor:
+        plan = sampler.plan(built.spec, seed=5, count=count)
+        return torch.cat(list(sampler.draw(built, plan, runtime, SamplingConfig(batch_size=batch_size))))
+
+    whole, again, single = drawn(7, 16), drawn(3, 16), drawn(7, 2)
     assert whole.shape == (7, *data.spec.shape)
     assert torch.equal(whole[:3], again)
     torch.testing.assert_close(whole, single, rtol=1e-4, atol=1e-4)

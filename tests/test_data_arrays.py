@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from genai.contract import Spec
 from genai.data import arrays as arrays_module
-from genai.data.check import check, describe, named_sets
-from genai.data.source import Dataset, modality_of, open_data
+from genai.data.check import check, describe
+from genai.data.source import Dataset, SeenBy, modality_of, open_data
 from genai.errors import ConfigError, DataError
 from genai.schema import DataConfig, PathText
 
@@ -299,6 +300,11 @@ def test_headers_that_lie_are_refused_without_allocating(tmp_path: Path) -> None
         npy("(1, 8, 8)", "<U999999999"),
         npy("(" * 3000),
         npy("(-1, 8, 8)"),
+        npy(f"(0, {10**25}, 8)"),
+        npy("(2, 8, 8)", "|i3"),
+        npy("(2, 8, 8)", "|u0"),
+        npy("(2, 8, 8)", "|u"),
+        b"\x93NUMPY",
         npy("5"),
     ):
         (tmp_path / "a.npy").write_bytes(content)
@@ -316,4 +322,28 @@ def test_show_and_list_tell_what_a_set_is(tmp_path: Path) -> None:
     assert describe("path") == {"name": "path", "help": describe("path")["help"]}
     np.save(tmp_path / "a.npy", noise(5, 8, 8))
     assert describe("path", DataConfig(name="path", path=PathText(str(tmp_path / "a.npy"))))["train"] == 4
-    assert {row["name"] for row in named_sets()} >= {"fashion_mnist", "digits", "ring8", "grid25", "moons", "path"}
+
+
+def test_labels_and_names_that_are_no_text_are_told(tmp_path: Path) -> None:
+    images = noise(2, 8, 8)
+    for arrays in ({"labels": np.array([b"\xff"] * 2)}, {"labels": np.array(["a"] * 2), "names": np.array([], "U1")}):
+        np.savez(tmp_path / "a.npz", images=images, **arrays)
+        with pytest.raises(DataError):
+            opened(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", images=images, labels=np.array(["猫".encode(), b"dog"]))
+    assert opened(tmp_path / "a.npz").spec.cond["label"].names == ("dog", "猫")
+
+
+def test_classes_are_those_that_the_model_learned(tmp_path: Path) -> None:
+    """A folder to evaluate on may lack a class; one that the model does not know is an error."""
+    spec = Spec(kind="real", shape=(1, 8, 8), modality="image", scale=(127.5,), offset=(127.5,))
+    seen_by = SeenBy(spec, ("a", "b", "c"), hold_out_all=True)
+    np.savez(tmp_path / "a.npz", images=noise(3, 8, 8), labels=np.array(["c", "b", "c"]))
+    config = DataConfig(name="path", path=PathText(str(tmp_path / "a.npz")))
+    data = open_data(config, predicts="data", seen_by=seen_by)
+    assert data.valid is not None
+    assert data.valid.fetch(torch.arange(3)).cond["label"].tolist() == [2, 1, 2]
+    assert data.spec.cond["label"].names == ("a", "b", "c")
+    np.savez(tmp_path / "a.npz", images=noise(3, 8, 8), labels=np.array(["c", "b", "d"]))
+    with pytest.raises(DataError, match="class 'd' is none of the model's"):
+        open_data(config, predicts="data", seen_by=seen_by)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,46 @@ def test_the_processes_end_when_the_launcher_is_killed(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     wait_for(lambda: not any(Path(f"/proc/{rank}/cmdline").exists() for rank in ranks), seconds=10)
+
+
+@pytest.mark.parametrize("seconds", [0.8, 2.0])
+def test_a_signal_before_training_ends_it_without_a_word_too_many(seconds: float, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = command(*training("probe_gan", folder, *ENDLESS, "trainer.devices=2"))
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in told
+    saved = list(folder.glob("checkpoints/step_*"))
+    assert ("genai resume" in told) == bool(saved)
+    assert bool(saved) or not folder.exists()
+
+
+def test_a_killed_process_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        command(*training("probe_gan", folder, *ENDLESS, "trainer.devices=2")), stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: (folder / "metrics.jsonl").exists() and len(metrics_so_far(folder)) > 3)
+    first = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
+    os.kill(int(first), signal.SIGKILL)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 10
+    assert told.count("error: process 0 of 2 was killed by signal 9") == 1
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], "was killed" in record["error"]) == ("failed", True)
+
+
+def test_a_failure_in_several_processes_is_kept_in_run_json(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    overrides = ["data=digits", "net.width=8", "trainer.devices=2", "trainer.max_steps=50", "optim.lr=1e30", "--quiet"]
+    done = genai(*training("gan", folder, *overrides))
+    assert done.returncode == 5
+    assert done.stderr.count("error:") == 1
+    assert all(line.startswith("error:") for line in done.stderr.splitlines())  # --quiet holds in every process
+    assert "not finite at step" in json.loads((folder / "run.json").read_text())["error"]
 
 
 def metrics_so_far(folder: Path) -> list[dict[str, float]]:

@@ -13,7 +13,8 @@ import pytest
 
 from genai.errors import BusyError, ConfigError, OutputError
 from genai.lock import Lock, is_held
-from genai.run import RunFolder, find
+from genai.run import RunFolder
+from genai.run_index import find
 from genai.schema import PathText, RunConfig
 from small_run import create, finished, in_a_fork
 
@@ -34,7 +35,6 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     assert (info["status"], info["steps"], info["samples"], info["seconds"]) == ("finished", 2, 16, 1.0)
     assert (info["metrics"], info["checkpoint"]) == ({"all/loss": 1.0}, "step_00000002")
     assert info["best"] == {"step": 2, "value": 0.25, "metric": "mse"}
-    assert read.info.best_step == 2
     assert read.info.changes[0].key == "seed"
 
 
@@ -67,7 +67,7 @@ def test_any_folder_can_be_named_as_run_dir(tmp_path: Path) -> None:
     path = tmp_path / "中文 (a,b)=#~"
     run = RunFolder.create(RunConfig(dir=PathText(str(path))), model="probe")
     assert run.path == path
-    run.close("finished")
+    run.close()
     assert find(str(path), tmp_path) == path
 
 
@@ -98,6 +98,40 @@ def test_a_folder_that_holds_a_run_is_not_taken(tmp_path: Path) -> None:
     assert all(path.read_bytes() == content for path, content in before.items() if path.name != "run.json")
 
 
+def test_a_run_that_was_killed_before_it_began_is_nobodys(tmp_path: Path) -> None:
+    def train() -> None:
+        create(tmp_path, name="one")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_a_fork(train) == -signal.SIGKILL
+    taken = create(tmp_path, name="one")
+    taken.begin({}, {})
+    taken.close()
+    with pytest.raises(BusyError):
+        create(tmp_path, name="one")
+
+
+@pytest.mark.parametrize("name", ["config.json", "samples/mine.png", "metrics.jsonl", "log.txt"])
+def test_files_of_somebodys_are_neither_overwritten_nor_removed(tmp_path: Path, name: str) -> None:
+    mine = tmp_path / "project" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(OutputError, match="would overwrite"):
+        RunFolder.create(RunConfig(dir=PathText(str(tmp_path / "project"))), model="probe")
+    assert mine.read_text() == "mine"
+
+
+def test_discarding_takes_back_what_was_made_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "thesis.tex").write_text("mine")
+    for name in ("project", "new"):
+        run = RunFolder.create(RunConfig(dir=PathText(str(tmp_path / name))), model="probe")
+        run.log("a line")
+        run.discard()
+    assert os.listdir(tmp_path) == ["project"]
+    assert os.listdir(tmp_path / "project") == ["thesis.tex"]
+
+
 # -- the lock ----------------------------------------------------------------------------------------------------------
 
 
@@ -111,7 +145,7 @@ def test_a_second_process_is_refused_with_pid_host_and_time(tmp_path: Path) -> N
     asked = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=False)
     assert asked.returncode == 8
     assert f"process {os.getpid()} on {os.uname().nodename} since 20" in asked.stdout
-    run.close("stopped")
+    run.close()
     asked = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=False)
     assert (asked.returncode, asked.stdout) == (0, "")
 
@@ -128,7 +162,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     assert RunFolder.read(path).info.status == "stopped"  # nobody is running it
     run = RunFolder.reopen(path)
     assert RunFolder.read(path).info.status == "running"
-    run.close("finished")
+    run.close()
 
 
 def test_a_child_that_outlives_a_killed_training_does_not_hold_its_lock(tmp_path: Path) -> None:
@@ -165,7 +199,8 @@ def test_of_many_that_start_at_once_one_gets_the_folder(tmp_path: Path) -> None:
             os.close(writing)
             os.read(reading, 1)  # until all are there
             try:
-                RunFolder.create(RunConfig(dir=PathText(str(tmp_path / "one"))), model="probe")
+                run = RunFolder.create(RunConfig(dir=PathText(str(tmp_path / "one"))), model="probe")
+                run.begin({}, {})
                 os._exit(0)
             except BusyError:
                 os._exit(8)
@@ -191,4 +226,4 @@ def test_going_on_sweeps_what_a_kill_left(tmp_path: Path) -> None:
         (run.checkpoints / name / "model.safetensors").write_bytes(b"half")
     again = RunFolder.reopen(run.path)
     assert os.listdir(again.checkpoints) == ["step_00000002"]
-    assert (again.info.status, again.id) == ("running", run.id)
+    assert again.info == run.info  # nothing changes before training begins

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from genai.errors import CheckpointError, OutputError, SecurityError
 from genai.lock import is_held
-from genai.run import RunFolder, all_runs
+from genai.run import RunFolder
+from genai.run_index import all_runs
 from small_checkpoint import save
 from small_run import create, finished, in_a_fork
 
@@ -50,7 +51,7 @@ def test_any_change_to_a_document_is_found(
         assert name in str(caught.value)
     finally:
         file.write_bytes(before)
-    RunFolder.read(path).check_document("config.json")  # the control: it was whole
+    RunFolder.read(path).document("config.json")  # the control: it was whole
 
 
 def test_a_missing_checkpoint_or_metrics_file_is_found(tmp_path: Path) -> None:
@@ -108,6 +109,39 @@ def test_a_value_that_is_not_finite_is_null(tmp_path: Path) -> None:
     run.append_metrics({"step": 1, "a": float("nan"), "b": float("inf"), "c": 0.1})
     assert (run.path / "metrics.jsonl").read_text() == '{"step": 1, "a": null, "b": null, "c": 0.1}\n'
     assert run.metrics() == [{"step": 1, "a": None, "b": None, "c": 0.1}]
+
+
+@settings(max_examples=60, deadline=None)
+@given(operation=st.sampled_from(["truncate", "flip", "delete"]), where=st.floats(0, 1), bit=st.integers(0, 7))
+def test_any_change_to_what_was_logged_before_the_checkpoint_is_found(
+    tmp_path_factory: pytest.TempPathFactory, operation: str, where: float, bit: int
+) -> None:
+    root = tmp_path_factory.getbasetemp() / "metrics"
+    path = (all_runs(root)[0] if root.exists() else finished(root, "one")).path
+    file = path / "metrics.jsonl"
+    before = file.read_bytes()
+    content = bytearray(before)
+    at = min(int(where * len(content)), len(content) - 1)
+    if operation == "truncate":
+        content = content[:at]
+    else:
+        content[at] ^= 1 << bit
+    try:
+        file.unlink() if operation == "delete" else file.write_bytes(content)
+        for opening in (RunFolder.read, RunFolder.reopen):
+            with pytest.raises(CheckpointError, match=r"metrics\.jsonl"):
+                opening(path)
+    finally:
+        file.write_bytes(before + b'{"step": 3, "lo')  # what a kill leaves after the checkpoint is no damage
+    RunFolder.read(path)
+    file.write_bytes(before)
+
+
+def test_a_kill_while_metrics_are_truncated_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finished(tmp_path, "one")
+    monkeypatch.setattr("genai.metrics_file.write_atomically", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    assert in_a_fork(lambda: run.truncate_metrics(1)) == -signal.SIGKILL
+    assert [record["step"] for record in RunFolder.read(run.path).metrics()] == [1, 2]
 
 
 def test_metrics_after_the_checkpoint_are_dropped_with_a_half_line(tmp_path: Path) -> None:

@@ -11,21 +11,24 @@ import pytest
 
 from genai import run as runs
 from genai.errors import BusyError, CheckpointError, SecurityError
-from genai.run import RunFolder, all_runs, find
+from genai.run import RunFolder
+from genai.run_index import all_runs, find
 from small_run import create, finished
 
 
 def test_runs_are_found_by_path_part_and_time(tmp_path: Path) -> None:
     first, second = finished(tmp_path, "apple"), finished(tmp_path, "group/pear")
     running = create(tmp_path, name="pineapple")
+    empty = finished(tmp_path, "bare", checkpoint=False)
     failed = finished(tmp_path, "failed", status="failed")
-    assert [run.path for run in all_runs(tmp_path)] == [first.path, second.path, running.path, failed.path]
+    expected = [first.path, second.path, running.path, empty.path, failed.path]
+    assert [run.path for run in all_runs(tmp_path)] == expected
     assert find(None, tmp_path) == find("@last", tmp_path) == second.path
     assert find(str(first.path), tmp_path) == first.path
     assert find("pear", tmp_path) == find("group/pear", tmp_path) == find("probe/group", tmp_path) == second.path
     assert find("apple", tmp_path) == first.path  # a whole name beats a part
     assert find(str(first.checkpoints / "step_00000002"), tmp_path) == first.checkpoints / "step_00000002"
-    with pytest.raises(CheckpointError, match="part of 4 names") as caught:
+    with pytest.raises(CheckpointError, match="part of 5 names") as caught:
         find("p", tmp_path)
     assert str(second.path) in str(caught.value)
     with pytest.raises(CheckpointError, match="no run 'cherry'"):
@@ -39,8 +42,8 @@ def test_the_best_run_of_a_metric_heeds_its_direction(tmp_path: Path) -> None:
     for name, accuracy in (("low", 0.1), ("high", 0.9)):
         run = runs_[name] = create(tmp_path, name=name)
         run.append_metrics({"step": 1, "valid/accuracy": accuracy, "valid/mse": accuracy})
-        run.close("finished")
-        run.update()
+        run.update(status="finished")
+        run.close()
     (runs_["low"].path / "eval").mkdir()
     (runs_["low"].path / "eval" / "digits.json").write_text('{"kid_x": 3.0, "data": "digits"}')
     assert find("@best:accuracy", tmp_path) == runs_["high"].path
@@ -60,7 +63,7 @@ def test_what_is_no_run_is_a_checkpoint_error(tmp_path: Path) -> None:
         for opening in (RunFolder.read, RunFolder.reopen):
             with pytest.raises(CheckpointError):
                 opening(tmp_path / path)
-    with pytest.raises(CheckpointError, match="no run has finished"):
+    with pytest.raises(CheckpointError, match="no run with a checkpoint"):
         find(None, tmp_path / "absent")
 
 
@@ -103,7 +106,7 @@ def test_removing_takes_a_run_and_nothing_else(tmp_path: Path) -> None:
 def test_runs_are_listed_without_torch(tmp_path: Path) -> None:
     finished(tmp_path, "one")
     code = (
-        "import sys, genai.run as r; from pathlib import Path; root = Path(sys.argv[1])\n"
+        "import sys, genai.run_index as r; from pathlib import Path; root = Path(sys.argv[1])\n"
         "print(len(r.all_runs(root)), r.find(None, root).name, 'torch' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from genai import documents as plain_documents
 from genai import tensorfile
-from genai.documents import sync_folder
+from genai.documents import FileFacts, sync_folder
 from genai.errors import CheckpointError, ConfigErrors, NonFiniteError, OutputError, SecurityError
 from genai.faults import fault
 from genai.schema import Natural, Range, plain, read
@@ -36,12 +36,6 @@ MANIFEST = "MANIFEST.json"
 _FILE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\.(safetensors|json)")
 _STEP_NAME = re.compile(r"step_(\d{8,18})")
 _TEMPORARY, _TRASH, _REPLACED = ".tmp-", ".trash-", ".old-"
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    bytes: Natural
-    sha256: str
 
 
 @dataclass(frozen=True)

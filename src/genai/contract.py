@@ -103,6 +103,7 @@ class Request:
     generators: Sequence[torch.Generator]
     device: torch.device
     dtype: torch.dtype = torch.float32
+    truncation: float = 1.0  # scale of a latent prior's noise: below 1 more typical samples, fewer kinds
 
     def noise(self, *shape: int) -> Tensor:
         """Standard normal (count, *shape), drawn on the CPU, so that devices agree, by each sample's own generator."""
@@ -119,7 +120,7 @@ class Model(nn.Module, ABC):
 
     predicts: ClassVar[Literal["data", "target"]] = "data"  # p(x | cond), or p(target | x): what draw returns
     stop_metric: ClassVar[str | None] = None  # held-out term that says which checkpoint is best; lower is better
-    spec: Spec
+    spec: Spec  # what it models; its cond are what `draw` is to be given
 
     @abstractmethod
     def updates(self) -> Sequence[Update]:

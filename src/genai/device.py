@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import platform
+import re
 import resource
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,11 +18,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from genai.errors import ConfigError, PeerLostError
+from genai.errors import ConfigError, OutOfMemoryError, PeerLostError
+from genai.job import place
 
 _MASK = (1 << 64) - 1
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
-RENDEZVOUS = "GENAI_RENDEZVOUS"  # where the processes of one job meet; torchrun's own variables serve without it
 
 
 def mix(*numbers: int) -> int:
@@ -52,6 +52,11 @@ class Runtime:
     def dtype(self) -> torch.dtype:
         """Dtype of parameters and data: float32 also where autocast computes in bfloat16."""
         return torch.float64 if self.precision == "fp64" else torch.float32
+
+    @property
+    def wide(self) -> torch.dtype:
+        """The widest dtype of the device, for sums over many values."""
+        return torch.float32 if self.device.type == "mps" else torch.float64
 
     @property
     def main(self) -> bool:
@@ -161,11 +166,9 @@ def start(
 
     Raises ConfigError when the device asked for is not there: never a silent run elsewhere.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local_rank = int(os.environ.get("LOCAL_RANK", rank))
-    chosen, reason = _choose_device(device, local_rank)
-    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    count = threads or max(1, available_cpus() // (local_world if chosen.type == "cpu" else 1))
+    rank, world = (own := place()).rank, own.world
+    chosen, reason = _choose_device(device, rank)
+    count = threads or max(1, available_cpus() // (world if chosen.type == "cpu" else 1))
     torch.set_num_threads(count)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -187,7 +190,7 @@ def start(
         with _peer_errors(rank, world):
             dist.init_process_group(
                 backend="nccl" if chosen.type == "cuda" else "gloo",
-                init_method=os.environ.get(RENDEZVOUS, "env://"),
+                init_method=own.rendezvous,
                 rank=rank,
                 world_size=world,
                 timeout=timedelta(seconds=timeout_seconds),
@@ -204,6 +207,20 @@ def _peer_errors(rank: int, world: int) -> Iterator[None]:
             f"process {rank} of {world} lost a peer: {str(error).splitlines()[0]}",
             fix="see the other processes' messages, then `genai resume RUN`",
         ) from error
+
+
+@contextlib.contextmanager
+def memory_errors(fix: str) -> Iterator[None]:
+    """Running out of memory, wherever it happens, becomes an error that says what to type."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = str(error)
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not re.search(r"can't allocate memory|size calculation overflow", text):
+            raise
+        first = text.splitlines()[0] if text else "no memory left"
+        raise OutOfMemoryError(f"out of memory: {first}", fix=fix) from error
 
 
 def devices() -> list[str]:
@@ -235,23 +252,21 @@ def available_cpus() -> int:
     return count
 
 
-def _choose_device(asked: str, local_rank: int) -> tuple[torch.device, str]:
+def _choose_device(asked: str, rank: int) -> tuple[torch.device, str]:
     found = devices()
+    why = "as asked"
     if asked == "auto":
         if len(found) == 1:
             return torch.device("cpu"), "no accelerator found"
-        name = found[1] if found[1] == "mps" else found[1 + local_rank % (len(found) - 1)]
-        return torch.device(name), "the first accelerator found"
+        asked, why = found[1].partition(":")[0], "the first accelerator found"
     if asked == "cuda" and "cuda:0" in found:
         gpus = [name for name in found if name.startswith("cuda")]
-        if local_rank >= len(gpus):
-            raise ConfigError(
-                f"{local_rank + 1} GPUs are needed, there are {len(gpus)}", fix=f"trainer.devices={len(gpus)}"
-            )
-        return torch.device(gpus[local_rank]), "as asked"
+        if rank >= len(gpus):
+            raise ConfigError(f"{rank + 1} GPUs are needed, there are {len(gpus)}", fix=f"trainer.devices={len(gpus)}")
+        return torch.device(gpus[rank]), why
     if asked not in found:
         raise ConfigError(f"device '{asked}' is not here, there is {', '.join(found)}", fix=f"type device={found[-1]}")
-    return torch.device(asked), "as asked"
+    return torch.device(asked), why
 
 
 def _choose_precision(device: torch.device, asked: str) -> tuple[Literal["fp32", "bf16", "fp64"], str]:

@@ -8,14 +8,24 @@ import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genai.errors import CheckpointError, ConfigError, NonFiniteError, SecurityError
+from genai.schema import Natural
 
 MAX_BYTES = 64 << 20
 _MAX_DEPTH = 64
 _CODE_KEYS = frozenset(("_target_", "_args_", "_partial_", "_recursive_", "_convert_"))  # obeyed by instantiate
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """By which a change of a file is found."""
+
+    bytes: Natural
+    sha256: str
 
 
 def read_bytes(path: Path) -> bytes:
@@ -64,7 +74,11 @@ def encode(value: Any) -> bytes:
     """JSON of plain data. Raises NonFiniteError or ConfigError for what `parse` would refuse to read back."""
     _refuse(value, "", lambda what: ConfigError(f"{what}: no run can keep this", fix="choose another text"))
     # No newline at the end: without the last byte it would still be JSON, and truncation must show.
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    try:
+        return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        what = f"{error.object[error.start - 20 : error.end + 20]!r} is no UTF-8 text, and no run can keep it"
+        raise ConfigError(what, fix="choose another name") from error
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -84,8 +84,8 @@ class Interrupted(GenaiError):
 class Reported(GenaiError):
     """Another process of this job has failed and has said why; only its exit code is left to pass on."""
 
-    def __init__(self, exit_code: int) -> None:
-        super().__init__("a process of this job failed, its message is above")
+    def __init__(self, exit_code: int, what: str | None = None) -> None:
+        super().__init__(what or "a process of this job failed, its message is above")
         self.exit_code = exit_code
 
     def lines(self) -> list[str]:

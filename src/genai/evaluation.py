@@ -47,7 +47,7 @@ def held_out_terms(
     parts = (torch.arange(len(split)) if index is None else index).split(batch_size)
     own = list(range(runtime.rank, len(parts), runtime.world))
     totals: dict[str, Tensor] = {}
-    weight_sum = torch.zeros((), dtype=torch.float64, device=runtime.device)
+    weight_sum = torch.zeros((), dtype=runtime.wide, device=runtime.device)
     with evaluating(model):
         for number in own or [0]:
             if totals and stopped():
@@ -61,7 +61,7 @@ def held_out_terms(
             weight = weight.to(weight_sum) * bool(own)
             weight_sum += weight
             for name, term in terms.items():
-                totals[name] = totals.get(name, torch.zeros_like(weight_sum)) + term.double() * weight
+                totals[name] = totals.get(name, torch.zeros_like(weight_sum)) + term.to(weight_sum) * weight
     names = sorted(totals)
     runtime.sum([weight_sum, *(totals[name] for name in names)])
     return {name: float(totals[name] / weight_sum) for name in names}
@@ -70,7 +70,7 @@ def held_out_terms(
 def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, *, batch_size: int) -> dict[str, float]:
     """The model's held-out terms on the data's held-out part. Raises DataError where that is missing or no fit."""
     if data.valid is None or len(data.valid) == 0:
-        raise DataError("there is no held-out data to evaluate on", fix="type data.valid_fraction=0.1")
+        raise DataError("the run held out nothing to evaluate on", fix="type --input PATH")
     if _fits(data.spec) != _fits(trained.spec):
         raise DataError(
             f"the model was trained on {trained.spec.modality} {trained.spec.shape} with "

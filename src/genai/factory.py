@@ -13,11 +13,11 @@ from genai.checkpoint import Checkpoint
 from genai.config import read_config
 from genai.contract import FirstStage, Model, Spec
 from genai.data.codec import Codec, LatentSplit
-from genai.data.source import Dataset, open_data
-from genai.device import Runtime, start
+from genai.data.source import Dataset, SeenBy, open_data
+from genai.device import Runtime, memory_errors, start
 from genai.errors import CheckpointError, ConfigError, ConfigErrors
 from genai.registry import find, load
-from genai.run import RunFolder
+from genai.run import RunFolder, home
 from genai.schema import Config, plain, read
 
 
@@ -29,13 +29,15 @@ class Trained:
     spec: Spec  # what the model sees
     config: Config
     checkpoint: Checkpoint
+    run: RunFolder | None  # None for a checkpoint that stands alone
     codec: Codec | None
     runtime: Runtime
 
     @property
     def output(self) -> Spec:
         """What its samples are once decoded."""
-        return self.spec if self.codec is None else self.codec.decoded(self.spec)
+        spec = self.model.spec
+        return spec if self.codec is None else self.codec.decoded(spec)
 
     def decode(self, x: Tensor) -> Tensor:
         """Model units -> the units of `output`."""
@@ -54,7 +56,27 @@ def predicts(config: Config) -> Any:
 
 def open_dataset(config: Config, codec: Codec | None) -> Dataset:
     """The training data as the model sees it: latents where there is a codec."""
-    data = open_data(config.data, predicts=predicts(config))
+    return _through(codec, open_data(config.data, predicts=predicts(config)))
+
+
+def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> Dataset:
+    """Held-out data in the units that the model learned in: the run's own split or, of `another` set, its test part or
+    all of it. The set of the training at another path is still that set."""
+    spec = trained.spec
+    names = spec.cond["label"].names if "label" in spec.cond else spec.names
+
+    def opened(hold_out_all: bool) -> Dataset:
+        seen_by = SeenBy(spec if trained.codec is None else trained.codec.spec, names, hold_out_all)
+        return _through(trained.codec, open_data(config.data, predicts=predicts(config), seen_by=seen_by))
+
+    data = opened(hold_out_all=False)
+    split = None if trained.run is None else trained.run.info.split
+    if another and (split is None or split.sha256 != data.fingerprint):
+        data = opened(hold_out_all=True)
+    return data
+
+
+def _through(codec: Codec | None, data: Dataset) -> Dataset:
     if codec is None:
         return data
     return Dataset(
@@ -83,29 +105,30 @@ def open_trained(
     CheckpointError.
     """
     run, checkpoint = locate(path, step=step)
-    if run is not None:
-        run.check_document("config.json")
-        run.check_document("spec.json")
+    if run is not None:  # changed documents are found even though the checkpoint's own are used
+        run.document("config.json")
+        run.document("spec.json")
     config, spec = checked_config(checkpoint), checked_spec(checkpoint)
     if dtype == "auto":
         dtype = "fp64" if config.dtype == "fp64" else "fp32"
     runtime = start(device, dtype, threads=threads)
-    model = build_model(config, spec)
-    runtime.place(model)
-    checkpoints.load_weights(model, checkpoint, "model" if raw or not checkpoint.has("ema") else "ema")
+    with memory_errors("use a machine with more memory"):
+        model = build_model(config, spec)
+        runtime.place(model)
+        checkpoints.load_weights(model, checkpoint, "model" if raw or not checkpoint.has("ema") else "ema")
     codec = None
     if config.data.codec is not None:
         if run is None:
             raise CheckpointError("the first stage is not beside this checkpoint", path=path, fix="name its run folder")
         codec = open_codec(run.codec, runtime)
-    return Trained(model.eval().requires_grad_(False), spec, config, checkpoint, codec, runtime)
+    return Trained(model.eval().requires_grad_(False), spec, config, checkpoint, run, codec, runtime)
 
 
 def locate(path: Path, *, step: str = "latest") -> tuple[RunFolder | None, Checkpoint]:
     """The run folder (None for a checkpoint that stands alone) and the checkpoint that `path` and `step` name."""
-    if (path / "MANIFEST.json").is_file() or path.name.startswith("step_"):
-        home = path.resolve().parent.parent
-        return (RunFolder.read(home) if (home / "run.json").is_file() else None), checkpoints.named(path)
+    folder = home(path)
+    if folder != path:
+        return None if folder is None else RunFolder.read(folder), checkpoints.named(path)
     run = RunFolder.read(path)
     if step == "latest":
         checkpoint = checkpoints.newest(run.checkpoints, warn=None)

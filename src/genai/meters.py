@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from genai.device import Runtime
+
 Sums = tuple[list[str], list[float], int]  # names, sums, how many were added
 _WINDOW = 20  # readings over which the speed that is shown is averaged
 
@@ -17,15 +19,16 @@ _WINDOW = 20  # readings over which the speed that is shown is averaged
 class Meters:
     """Sums of each update's terms since the last log: numbers where reading is free, else tensors on the device."""
 
-    def __init__(self, prefixes: Sequence[str], *, reading_is_free: bool) -> None:
+    def __init__(self, prefixes: Sequence[str], runtime: Runtime) -> None:
         self._place = {prefix: number for number, prefix in enumerate(prefixes)}
-        self._free = reading_is_free
+        self._runtime = runtime
         self._sums: dict[str, tuple[list[str], list[Any], int]] = {}
         self._means: dict[str, float] = {}
         self.last: dict[str, float] = {}  # of every term, also of those that were not due of late
 
     def add(self, prefix: str, terms: Mapping[str, Tensor]) -> None:
-        values = [term.item() if self._free else term.double() for term in terms.values()]
+        runtime = self._runtime
+        values = [term.item() if runtime.looks_free else term.to(runtime.wide) for term in terms.values()]
         names, sums, count = self._sums.get(prefix, (list(terms), [0.0] * len(values), 0))
         self._sums[prefix] = (names, [a + b for a, b in zip(sums, values, strict=True)], count + 1)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from genai.documents import unique_keys, write_atomically
+from genai.documents import FileFacts, unique_keys, write_atomically
 from genai.errors import CheckpointError
 
 _MAX_PENDING = 100_000
@@ -24,6 +25,7 @@ class MetricsFile:
         self.path = path
         self._descriptor: int | None = None
         self._pending: list[bytes] = []
+        self._size, self._digest = 0, hashlib.sha256()  # of what is in the file
 
     def append(self, record: Mapping[str, float | None]) -> str | None:
         """Returns what went wrong, if something did."""
@@ -44,11 +46,20 @@ class MetricsFile:
             self._descriptor = None
         return trouble
 
-    def require(self) -> None:
+    def facts(self) -> FileFacts:
+        """Of what was written so far, through this object."""
+        return FileFacts(self._size, self._digest.hexdigest())
+
+    def require(self, facts: FileFacts | None) -> None:
+        """Raises CheckpointError unless the file begins with what was noted; what came later may follow."""
+        fix = "restore it from a copy of the run"
         if not self.path.is_file():
-            raise CheckpointError(
-                "a file of the run is missing", path=self.path, fix="restore it from a copy of the run"
-            )
+            raise CheckpointError("a file of the run is missing", path=self.path, fix=fix)
+        if facts is None:
+            return
+        begin = self._read()[: facts.bytes]
+        if len(begin) < facts.bytes or hashlib.sha256(begin).hexdigest() != facts.sha256:
+            raise CheckpointError("changed since the run wrote it", path=self.path, fix=fix)
 
     def read(self) -> list[Record]:
         """All whole lines. Raises CheckpointError for a damaged one; a last one without its end is left out."""
@@ -58,10 +69,12 @@ class MetricsFile:
             raise self._damaged(records.index(None))
         return [record for record in records if record is not None]
 
-    def truncate(self, step: int) -> list[Record]:
+    def truncate(self, step: int, *, note: Callable[[FileFacts], None]) -> list[Record]:
         """Drops all after the last line of at most `step`; returns what stays.
 
-        Raises CheckpointError for a damaged line among those that stay, OSError where the file cannot be written.
+        `note` is told what the file will be before it is: what stays is how the file begins, then and now, so a kill
+        in between is no damage. Raises CheckpointError for a damaged line among those that stay, OSError where the file
+        cannot be written.
         """
         self.close()
         self._pending.clear()
@@ -74,14 +87,19 @@ class MetricsFile:
         if any((record.get("step") or 0) > step for record in kept):
             raise CheckpointError("its steps do not rise", path=self.path, fix="restore it from a copy of the run")
         content = b"".join(line + b"\n" for line in lines[:count])
-        if content != self.path.read_bytes():
+        self._size, self._digest = len(content), hashlib.sha256(content)
+        note(self.facts())
+        if content != self._read():
             write_atomically(self.path, content)
         return kept
 
     def _lines(self) -> list[bytes]:
-        self.require()
+        self.require(None)
+        return self._read().split(b"\n")[:-1]
+
+    def _read(self) -> bytes:
         try:
-            return self.path.read_bytes().split(b"\n")[:-1]
+            return self.path.read_bytes()
         except OSError as error:
             raise CheckpointError(f"cannot be read: {error.strerror}", path=self.path) from error
 
@@ -91,7 +109,8 @@ class MetricsFile:
     def _write(self) -> str | None:
         if not self._pending:
             return None
-        content = memoryview(b"".join(self._pending))
+        whole = b"".join(self._pending)
+        content = memoryview(whole)
         try:
             if self._descriptor is None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -107,6 +126,8 @@ class MetricsFile:
             del self._pending[:-_MAX_PENDING]
             return f"cannot write {self.path}: {error.strerror}; training goes on"
         self._pending.clear()
+        self._size += len(whole)
+        self._digest.update(whole)
         return None
 
 

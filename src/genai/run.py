@@ -1,4 +1,4 @@
-"""The folder of one training run: its lock, run.json, settings, metrics and log; and how runs are found. No torch."""
+"""The folder of one training run: its lock, run.json, settings, metrics and log. No torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import os
 import re
 import secrets
+import shlex
 import shutil
 import sys
 import uuid
@@ -15,24 +16,31 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from genai import checkpoint as checkpoints
 from genai import documents
 from genai.documents import write_atomically
-from genai.errors import BusyError, CheckpointError, ConfigError, ConfigErrors, OutputError, SecurityError
+from genai.errors import (
+    BusyError,
+    CheckpointError,
+    ConfigError,
+    ConfigErrors,
+    Interrupted,
+    OutputError,
+    SecurityError,
+)
 from genai.lock import Lock, is_held
 from genai.metrics_file import MetricsFile
 from genai.run_info import Best, RunInfo, encode_info, read_info
-from genai.schema import HIGHER_IS_BETTER, RunConfig, plain, read
+from genai.schema import RunConfig, plain, read
 from genai.tensorfile import refuse_pickle
-
-__all__ = ["Best", "RunFolder", "RunInfo", "all_runs", "find", "remove", "write_atomically"]
 
 RUN, METRICS, LOG, LOCK = "run.json", "metrics.jsonl", "log.txt", ".lock"
 DOCUMENTS = ("config.json", "spec.json")
 _OURS = {RUN, METRICS, LOG, LOCK, *DOCUMENTS, "checkpoints", "previews", "samples", "eval", "codec"}
 _POSITION = ("step", "samples", "seconds")
+_WRITABLE = "make the folder writable"
 
 
 class RunFolder:
@@ -44,6 +52,7 @@ class RunFolder:
 
     def __init__(self, path: Path, info: RunInfo, lock: Lock | None = None) -> None:
         self.path, self.info, self._lock = path, info, lock
+        self._made = False  # whether the folder itself was made for this run
         self.warn: Callable[[str], None] = lambda message: print(f"warning: {message}", file=sys.stderr)
         self._metrics = MetricsFile(path / METRICS)
         self._warned: set[str] = set()
@@ -52,8 +61,13 @@ class RunFolder:
 
     @classmethod
     def create(cls, run: RunConfig, *, model: str) -> RunFolder:
-        """A new, locked run folder. Raises BusyError where a run is, OutputError, and ConfigError for a bad name."""
+        """A new, locked run folder.
+
+        Raises BusyError where a run is, OutputError where it cannot be or would overwrite files of somebody's, and
+        ConfigError for a bad name.
+        """
         path = _new_path(run, model)
+        made = path is None or not path.exists()
         with _output_errors(path):
             if path is None:
                 path = _dated_folder(Path(run.root) / model)
@@ -61,12 +75,7 @@ class RunFolder:
                 path.mkdir(parents=True, exist_ok=True)
             lock = Lock(path / LOCK)
         try:
-            if (path / RUN).exists() or checkpoints.steps(path / "checkpoints"):
-                raise BusyError(
-                    "this folder holds a run already",
-                    path=path,
-                    fix=f"type genai resume {path}, or choose another run.dir",
-                )
+            _refuse_taken(path)
             info = RunInfo(
                 id=uuid.uuid4().hex,
                 status="running",
@@ -74,56 +83,75 @@ class RunFolder:
                 name=path.name,
                 created=datetime.now(UTC).isoformat(timespec="microseconds"),
             )
-            made = cls(path, info, lock)
+            created = cls(path, info, lock)
+            created._made = made
+            content = encode_info(info)
             with _output_errors(path):
-                made.checkpoints.mkdir(exist_ok=True)
+                created.checkpoints.mkdir(exist_ok=True)
                 (path / METRICS).write_bytes(b"")
                 # Last, since it is what makes a folder a run: a kill before it leaves a folder that can be taken again.
-                write_atomically(path / RUN, encode_info(info))
+                write_atomically(path / RUN, content)
                 documents.sync_folder(path.parent)
         except BaseException:
             lock.release()
             raise
-        return made
+        return created
 
     @classmethod
     def reopen(cls, path: Path) -> RunFolder:
         """A run to go on with: locked, cleared of what a kill left. Raises CheckpointError, BusyError, OutputError."""
         path = Path(path)
         _require_run(path)
-        with _output_errors(path):
+        with _output_errors(path, fix=_WRITABLE):
             lock = Lock(path / LOCK)
         try:
-            with _output_errors(path):
+            with _output_errors(path, fix=_WRITABLE):
                 checkpoints.sweep(path / "checkpoints")
-            made = cls(path, read_info(path / RUN), lock)
-            made._require_checkpoint()
-            made._metrics.require()
-            made.update(status="running", error=None)
+            opened = cls(path, read_info(path / RUN), lock)
+            opened._require_parts()
         except BaseException:
             lock.release()
             raise
-        return made
+        return opened
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:
         """A run to look at or sample from. Raises CheckpointError where something of it is missing or changed."""
-        made = _look(Path(path))
-        made._require_checkpoint()
-        return made
+        opened = look(Path(path))
+        opened._require_parts()
+        return opened
 
     def refresh(self) -> None:
         """Takes up what another process of the same job wrote into run.json."""
         self.info = read_info(self.path / RUN)
 
-    def close(self, status: Literal["finished", "stopped", "failed"] | None = None, error: str | None = None) -> None:
-        """Writes what is pending, with a last status if one is given, and releases the lock."""
-        if status is not None:
-            self.update(status=status, error=error)
+    def begin(self, config: Any, spec: Any, **facts: Any) -> None:
+        """Notes that training begins, now or again, with these settings on such data."""
+        self.write_document("config.json", config)
+        self.write_document("spec.json", spec)
+        self.update(status="running", error=None, starts=self.info.starts + 1, **facts)
+
+    def note_error(self, error: BaseException) -> None:
+        """Notes how a training ended that did not finish."""
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        text = " ".join(str(error).split()).replace("${", "$ {")  # which no document may hold
+        self.update(status="stopped" if stopped else "failed", error=None if stopped else text)
+
+    def close(self) -> None:
+        """Writes what is pending and releases the lock."""
         self._tell(self._metrics.close())
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    def discard(self) -> None:
+        """Takes back a run that never began: what it wrote, all of which `create` found absent, and a folder made."""
+        self._metrics.close()
+        with contextlib.suppress(OSError):
+            _remove_ours(self.path)
+            if self._made:
+                self.path.rmdir()
+        self.close()
 
     # -- run.json and the documents ------------------------------------------------------------------------------------
 
@@ -141,12 +169,16 @@ class RunFolder:
     def _write_info(self) -> None:
         write_atomically(self.path / RUN, encode_info(self.info))
 
-    def saved(self, checkpoint: str, best_step: int | None, best_value: float | None, metric: str | None) -> None:
+    def saved(self, checkpoint: str, *, step: int, samples: int, seconds: float, best: Best | None) -> None:
         """Notes the newest checkpoint, by its folder's name, and the best so far."""
-        best = self.info.best
-        if best_step is not None and best_value is not None and metric is not None:
-            best = Best(best_step, best_value, metric)
-        self.update(checkpoint=checkpoint, best=best)
+        self.update(
+            checkpoint=checkpoint,
+            best=best,
+            steps=step,
+            samples=samples,
+            seconds=seconds,
+            metrics_file=self._metrics.facts(),
+        )
 
     def write_document(self, name: str, data: Any) -> None:
         """Writes config.json or spec.json and its hash into run.json. Raises OutputError."""
@@ -175,10 +207,6 @@ class RunFolder:
             )
         return data
 
-    def check_document(self, name: str) -> None:
-        """Raises CheckpointError where config.json or spec.json is missing or changed."""
-        self.document(name)
-
     # -- metrics and log -----------------------------------------------------------------------------------------------
 
     def append_metrics(self, record: Mapping[str, float]) -> None:
@@ -194,7 +222,7 @@ class RunFolder:
     def truncate_metrics(self, step: int) -> None:
         """Drops what was logged after `step`. Raises CheckpointError for a damaged line before it, and OutputError."""
         with _output_errors(self.path / METRICS):
-            kept = self._metrics.truncate(step)
+            kept = self._metrics.truncate(step, note=lambda facts: self.update(metrics_file=facts))
         self.info = replace(self.info, metrics={}, steps=step)
         for values in kept:
             self._note_metrics(values)
@@ -237,15 +265,13 @@ class RunFolder:
         return self.path / "previews"
 
     @property
-    def samples(self) -> Path:
-        return self.path / "samples"
-
-    @property
     def codec(self) -> Path:
         return self.path / "codec"
 
-    def _require_checkpoint(self) -> None:
-        """The newest checkpoint that run.json names, or a later one that a kill kept from being noted, is there."""
+    def _require_parts(self) -> None:
+        """metrics.jsonl is what was written, and the newest checkpoint that run.json names, or a later one that a kill
+        kept from being noted, is there."""
+        self._metrics.require(self.info.metrics_file)
         if self.info.checkpoint is None:
             return
         if max(checkpoints.steps(self.checkpoints), default=-1) < int(self.info.checkpoint.removeprefix("step_")):
@@ -255,116 +281,21 @@ class RunFolder:
             )
 
 
-# -- finding runs ------------------------------------------------------------------------------------------------------
+def has_begun(path: Path) -> bool:
+    """Whether a training began in this folder; a run that was killed before is none yet."""
+    try:
+        return read_info(path / RUN).starts > 0
+    except (CheckpointError, SecurityError):
+        return (path / RUN).exists()
 
 
-def find(reference: str | None, root: Path) -> Path:
-    """The run or checkpoint folder that `reference` names.
-
-    A path, @last (the default: the newest run that finished or stopped), @best:METRIC, or a part of a name that only
-    one run under `root` has. Raises CheckpointError, with what there is.
-    """
-    if reference is None or reference == "@last":
-        ended = [run for run in all_runs(root) if run.info.status in ("finished", "stopped")]
-        if not ended:
-            raise CheckpointError(
-                "no run has finished or stopped here", path=root, fix="name a run, or type genai train MODEL"
-            )
-        return ended[-1].path
-    if reference.startswith("@best:"):
-        return _best(reference.removeprefix("@best:"), root)
-    path = Path(reference)
-    if os.path.lexists(path):
-        return _run_or_checkpoint(path)
-    runs = all_runs(root)
-    names = {run.path: f"{run.info.model}/{run.path.relative_to(root).as_posix()}" for run in runs}
-    exact = [run.path for run in runs if reference in (run.path.name, run.path.relative_to(root).as_posix())]
-    matches = exact or [path for path, name in names.items() if reference.strip("/") in name]
-    if len(matches) == 1:
-        return matches[0]
-    shown = ", ".join(str(path) for path in (matches or [run.path for run in runs])[-8:])
-    if matches:
-        raise CheckpointError(f"'{reference}' is part of {len(matches)} names", fix=f"choose one of: {shown}")
-    raise CheckpointError(
-        f"there is no run '{reference}'", fix=f"choose one of: {shown}" if shown else "name a run folder"
-    )
+def home(path: Path) -> Path | None:
+    """The run folder that `path` is, or that it is a checkpoint of; None where there is none."""
+    return next((folder for folder in (path, path.resolve().parent.parent) if (folder / RUN).is_file()), None)
 
 
-def all_runs(root: Path) -> list[RunFolder]:
-    """Every run under `root`, oldest first. One whose run.json is damaged counts as failed, with the reason."""
-    runs = []
-    for folder, children, files in os.walk(root):
-        if RUN in files:
-            path = Path(folder)
-            try:
-                runs.append(_look(path))
-            except (CheckpointError, SecurityError) as error:
-                info = RunInfo(
-                    id="", status="failed", model=path.parent.name, name=path.name, created="", error=str(error)
-                )
-                runs.append(RunFolder(path, info))
-            children.clear()
-        children[:] = sorted(child for child in children if not child.startswith("."))
-    return sorted(runs, key=lambda run: run.info.created)
-
-
-def remove(path: Path) -> None:
-    """Deletes a run, but nothing that no run writes. Raises CheckpointError, and BusyError while it trains."""
-    path = Path(path)
-    if path.is_symlink():
-        raise SecurityError("a symbolic link where a run was expected", path=path, fix="name the folder itself")
-    _require_run(path)
-    with _output_errors(path):
-        lock = Lock(path / LOCK)
-        try:
-            foreign = [name for name in os.listdir(path) if name not in _OURS and not _is_temporary(name)]
-            if not foreign:
-                # One rename, so that a kill leaves no half of a run under its name.
-                trash = path.resolve().with_name(f".trash-{path.resolve().name}-{secrets.token_hex(4)}")
-                os.rename(path, trash)
-                shutil.rmtree(trash)
-                return
-            for name in sorted(_OURS & set(os.listdir(path)), key=lambda name: name != RUN):
-                child = path / name
-                shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
-        finally:
-            lock.release()
-
-
-def _is_temporary(name: str) -> bool:
-    return name.startswith(".") and name.endswith(".tmp")
-
-
-def _best(metric: str, root: Path) -> Path:
-    figures = {run.path: value for run in all_runs(root) if (value := _figure(run, metric)) is not None}
-    if not figures:
-        known = sorted(
-            {key.removeprefix("valid/") for run in all_runs(root) for key in run.info.metrics if "valid/" in key}
-        )
-        raise CheckpointError(
-            f"no run measured '{metric}'",
-            path=root,
-            fix=f"choose one of: {', '.join(known)}" if known else "type genai eval RUN",
-        )
-    choose = max if metric.rsplit("/", 1)[-1] in HIGHER_IS_BETTER else min
-    return choose(figures, key=lambda path: figures[path])
-
-
-def _figure(run: RunFolder, metric: str) -> float | None:
-    """A run's figure for a metric: its best checkpoint's, else what `genai eval` wrote, else the last logged."""
-    best = run.info.best
-    if best is not None and best.metric in (metric, metric.removeprefix("valid/")):
-        return best.value
-    for path in sorted((run.path / "eval").glob("*.json")):
-        with contextlib.suppress(CheckpointError, SecurityError):
-            measured = documents.parse(documents.read_bytes(path), path)
-            value = measured.get(metric) if isinstance(measured, dict) else None
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value)
-    return run.info.metrics.get(metric, run.info.metrics.get(f"valid/{metric}"))
-
-
-def _run_or_checkpoint(path: Path) -> Path:
+def run_or_checkpoint(path: Path) -> Path:
+    """`path`, if it looks like one. Raises CheckpointError, and SecurityError for pickles."""
     if path.is_file():
         refuse_pickle(path)
         raise CheckpointError("this is a file, not a run or checkpoint folder", path=path, fix="name the folder")
@@ -375,6 +306,27 @@ def _run_or_checkpoint(path: Path) -> Path:
         if child.is_file():
             refuse_pickle(child)
     raise CheckpointError(f"{found}: it is no run", path=path, fix="name a run folder; genai runs lists them")
+
+
+def remove(path: Path) -> None:
+    """Deletes a run, but nothing that no run writes. Raises CheckpointError, and BusyError while it trains."""
+    path = Path(path)
+    if path.is_symlink():
+        raise SecurityError("a symbolic link where a run was expected", path=path, fix="name the folder itself")
+    _require_run(path)
+    with _output_errors(path, fix=_WRITABLE):
+        lock = Lock(path / LOCK)
+        try:
+            foreign = [name for name in os.listdir(path) if name not in _OURS and not _is_temporary(name)]
+            if not foreign:
+                # One rename, so that a kill leaves no half of a run under its name.
+                trash = path.resolve().with_name(f".trash-{path.resolve().name}-{secrets.token_hex(4)}")
+                os.rename(path, trash)
+                shutil.rmtree(trash)
+                return
+            _remove_ours(path)
+        finally:
+            lock.release()
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
@@ -412,15 +364,44 @@ def _dated_folder(home: Path) -> Path:
     raise FileExistsError(f"10,000 runs began within a second in {home}")
 
 
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def _remove_ours(path: Path) -> None:
+    """What a run writes; run.json first, without which it is no run any more."""
+    names = [name for name in os.listdir(path) if name in _OURS or _is_temporary(name)]
+    for name in sorted(names, key=lambda name: name != RUN):
+        child = path / name
+        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+
+
+def _refuse_taken(path: Path) -> None:
+    """Raises BusyError where a run is, OutputError where files lie that a run would overwrite. What a run that was
+    killed before it began left behind is nobody's."""
+    run = path / RUN
+    if checkpoints.steps(path / "checkpoints") or has_begun(path):
+        fix = f"type genai resume {shlex.quote(str(path))}, or choose another run.dir"
+        raise BusyError("this folder holds a run already", path=path, fix=fix)
+    if run.exists():
+        return
+    for name in sorted(_OURS - {LOCK}):
+        found = path / name
+        empty = not (os.listdir(found) if found.is_dir() else found.stat().st_size) if found.exists() else True
+        if os.path.lexists(found) and not empty:
+            raise OutputError("a run would overwrite this", path=found, fix="type run.dir=PATH for another place")
+
+
 def _require_run(path: Path) -> None:
     if not (path / RUN).exists():
-        _run_or_checkpoint(path) if path.exists() else None
+        run_or_checkpoint(path) if path.exists() else None
         raise CheckpointError(
             "there is no run here: run.json is missing", path=path, fix="name a run; genai runs lists them"
         )
 
 
-def _look(path: Path) -> RunFolder:
+def look(path: Path) -> RunFolder:
+    """A run as run.json tells of it. Raises CheckpointError."""
     _require_run(path)
     info = read_info(path / RUN)
     if info.status == "running" and not is_held(path / LOCK):
@@ -438,7 +419,7 @@ def _plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _output_errors(path: Path | None) -> Iterator[None]:
+def _output_errors(path: Path | None, *, fix: str = "type run.dir=PATH for another place") -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -446,5 +427,5 @@ def _output_errors(path: Path | None) -> Iterator[None]:
         raise OutputError(
             f"the run cannot be written here: {error.strerror or error}",
             path=where,
-            fix="type run.dir=PATH for another place",
+            fix=fix,
         ) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genai import documents
+from genai.documents import FileFacts
 from genai.errors import CheckpointError, ConfigErrors
 from genai.schema import Natural, NonNegative, plain, read
 
@@ -31,6 +32,17 @@ class SettingChange:
     new: Any
     kind: str
     step: Natural
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """What was learned from and what was held out."""
+
+    train: Natural  # samples
+    held_out: Natural
+    valid_fraction: float  # asked for; a set with a test part of its own holds that out
+    split_seed: Natural
+    sha256: str  # of both parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +67,12 @@ class RunInfo:
     checkpoint: str | None = None  # the newest, by its folder's name
     best: Best | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)  # last of each
-    split_fingerprint: str = ""
+    split: Split | None = None
+    metrics_file: FileFacts | None = None  # metrics.jsonl as far as the newest checkpoint
+    starts: Natural = 0  # how often training began: once, and at each resume
     changes: list[SettingChange] = field(default_factory=list)
     error: str | None = None
     documents: dict[str, list[str]] = field(default_factory=dict)  # file -> sha256; two while one is being replaced
-
-    @property
-    def best_step(self) -> int | None:
-        return None if self.best is None else self.best.step
 
 
 def encode_info(info: RunInfo) -> bytes:

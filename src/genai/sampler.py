@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from genai.contract import Model, Request, Spec
 from genai.device import Runtime, mix
 from genai.errors import ConfigError
 from genai.factory import Trained
-from genai.schema import unknown
+from genai.schema import SamplingConfig, unknown
 
 PREVIEW_SEED = 0
 _PREVIEW_ROWS, _PREVIEW_COLUMNS, _PREVIEW_POINTS = 10, 8, 1000
@@ -62,14 +63,15 @@ def label_index(spec: Spec, label: str) -> int:
     raise unknown("label", label, names or map(str, range(classes)))
 
 
-def draw(model: Model, drawn: Plan, runtime: Runtime, *, batch_size: int) -> Iterator[Tensor]:
+def draw(model: Model, drawn: Plan, runtime: Runtime, sampling: SamplingConfig) -> Iterator[Tensor]:
     """The samples in model units on the device, batch after batch, so that memory does not grow with their number.
 
-    Every batch is of `batch_size`: the last one is filled up with copies that are thrown away, so that a sample is the
-    same bit for bit whatever else was asked for. Raises ConfigError for a model that predicts: it needs an input.
+    Every batch is of sampling.batch_size: the last one is filled up with copies that are thrown away, so that a sample
+    is the same bit for bit whatever else was asked for. Raises ConfigError for a model that predicts: it needs input.
     """
     if model.predicts != "data":
         raise ConfigError("this model predicts a target and needs an input", fix="type genai eval RUN")
+    batch_size = sampling.batch_size
     for start in range(0, len(drawn), batch_size):
         positions = range(start, min(start + batch_size, len(drawn)))
         rows = [*positions, *[positions[-1]] * (batch_size - len(positions))]
@@ -82,6 +84,7 @@ def draw(model: Model, drawn: Plan, runtime: Runtime, *, batch_size: int) -> Ite
             generators=[torch.Generator().manual_seed(drawn.seeds[i]) for i in rows],
             device=runtime.device,
             dtype=runtime.dtype,
+            truncation=sampling.truncation,
         )
         runtime.seed(drawn.seeds[start])
         with torch.no_grad(), runtime.autocast():
@@ -98,10 +101,10 @@ def data_units(x: Tensor, spec: Spec) -> Tensor:
     return values.round().clamp(0, 255).to(torch.uint8) if spec.modality == "image" else values
 
 
-def samples(trained: Trained, drawn: Plan, runtime: Runtime, *, batch_size: int) -> Iterator[Tensor]:
-    """Decoded samples in data units, batch after batch."""
-    for x in draw(trained.model, drawn, runtime, batch_size=batch_size):
-        yield data_units(trained.decode(x), trained.output)
+def samples(trained: Trained, drawn: Plan, sampling: SamplingConfig) -> np.ndarray:
+    """All samples, decoded, in data units."""
+    batches = draw(trained.model, drawn, trained.runtime, sampling)
+    return np.concatenate([data_units(trained.decode(x), trained.output).numpy() for x in batches])
 
 
 def preview_plan(spec: Spec, output: Spec) -> Plan:

@@ -82,17 +82,6 @@ def hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
-def path_keys(cls: type, at: str = "") -> set[str]:
-    """Dotted keys of `cls` that hold paths."""
-    found: set[str] = set()
-    for name, hint in hints(cls).items():
-        if dataclasses.is_dataclass(hint):
-            found |= path_keys(typing.cast(type, hint), f"{at}{name}.")
-        elif hint is PathText or PathText in get_args(hint):
-            found.add(at + name)
-    return found
-
-
 def schema_of_defaults(name: str, defaults: Mapping[str, Any], base: type) -> type:
     """A dataclass for a component that states its settings by its YAML alone: each key of `defaults` and its type."""
     known = hints(base)
@@ -187,7 +176,8 @@ def _read_union(args: tuple[Any, ...], value: Any) -> Any:
 def _read_scalar(hint: Any, value: Any) -> Any:
     if hint in (str, PathText):
         # A number or a boolean may be a file's or a column's name; nothing else becomes text by itself.
-        if isinstance(value, str) or (isinstance(value, int | float) and hint is PathText):
+        is_text = isinstance(value, str) or (isinstance(value, int | float) and hint is PathText)
+        if is_text and (hint is str or value != ""):  # Path("") would be the current folder
             return str(value)
         raise _Misfit("a path" if hint is PathText else "text")
     if hint is bool:
@@ -282,7 +272,8 @@ class TrainerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    batch_size: Count = 64
+    batch_size: Annotated[int, Range(low=1, high=1 << 20)] = 64
+    truncation: Annotated[float, Range(low=0, high=1, above=True)] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,7 +303,7 @@ class Config:
     compile: Literal["auto", True, False] = "auto"
     deterministic: bool = False
     seed: Natural = 0
-    threads: Count | None = None  # null: as many as the machine or its container has
+    threads: Annotated[int, Range(low=1, high=4096)] | None = None  # null: as many as the machine or its container has
 
 
 def plain(value: Any) -> Any:

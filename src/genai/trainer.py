@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 import shlex
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,9 @@ from genai.meters import Meters, Pace
 from genai.optim import Ema, global_norm, lr_scale, pack_state, unpack_state
 from genai.registry import find, load
 from genai.run import RunFolder
+from genai.run_info import Best
 from genai.schema import HIGHER_IS_BETTER, Config, plain, read
+from genai.signals import answered_by
 
 _SHOW_SECONDS = 0.5  # between readings of the speed for people
 
@@ -44,6 +46,7 @@ class Learner:
     optimizer: Optimizer
     parameters: list[nn.Parameter]
     searches: bool  # calls its closure several times (L-BFGS): not clipped, and trial points may be non-finite
+    skips: bool  # leaves weights alone where a flag on the device says so
 
 
 class Trainer:
@@ -95,7 +98,13 @@ class Trainer:
         self._learning: str | None = None
         model.requires_grad_(False)
         searches = any(learner.searches for learner in self.learners.values())
-        if searches:  # torch's L-BFGS views gradients as flat
+        if searches:
+            if self.batch_size < len(data.train):
+                what = f"optim={config.optim.name} needs the same samples at every step"
+                raise ConfigError(f"{what}, trainer.batch_size is {self.batch_size}", fix="type trainer.batch_size=all")
+            if settings.ema_half_life_samples is not None and runtime.main:
+                console.warn(f"optim={config.optim.name} keeps no moving average: it ends at its best point")
+            # torch's L-BFGS views gradients as flat.
             model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         half_life = None if searches else settings.ema_half_life_samples
         self.ema = None
@@ -103,7 +112,7 @@ class Trainer:
             self.ema = Ema(model, half_life_samples=half_life, rampup=settings.ema_rampup)
         runtime.compile(model)
         self.stop_metric = settings.stop_metric or model.stop_metric
-        self.meters = Meters([u.prefix for u in self.updates], reading_is_free=runtime.looks_free)
+        self.meters = Meters([u.prefix for u in self.updates], runtime)
         self.pace = Pace()
         self._bad_step: Tensor | None = None  # on an accelerator: the first step that was not finite, or -1
         self._gradient_norm: Tensor | None = None
@@ -116,7 +125,8 @@ class Trainer:
         optimizer = load(find("optim", self.config.optim.name).target)(parameters, self.config.optim)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-        return Learner(child, optimizer, parameters, isinstance(optimizer, torch.optim.LBFGS))
+        searches = isinstance(optimizer, torch.optim.LBFGS)
+        return Learner(child, optimizer, parameters, searches, bool(optimizer.defaults.get("fused")))
 
     @property
     def averaged(self) -> Model:
@@ -198,9 +208,12 @@ class Trainer:
         return [weight / total for weight in weights]
 
     def _check(self, update: Update, loss: Tensor, norm: Tensor, learner: Learner) -> None:
-        """Keeps a non-finite loss or gradient from the weights: before the step where looking is free (a CPU), else by
-        a flag on the device on which the optimizer skips the step, and which the next log reads."""
-        if self.runtime.looks_free:
+        """Keeps a non-finite loss or gradient from the weights.
+
+        By a flag on the device, at which the optimizer skips the step, and which the next log reads; by looking where
+        that is free (a CPU) or the optimizer cannot skip.
+        """
+        if self.runtime.looks_free or not learner.skips:
             if not (math.isfinite(norm.item()) and math.isfinite(loss.item())):
                 raise self._non_finite(
                     self.state.step, f"{update.prefix} loss {loss.item():g}, gradient {norm.item():g}"
@@ -234,8 +247,11 @@ class Trainer:
                 "no end is set for this training", fix="type trainer.max_minutes=5 or trainer.max_steps=1000"
             )
         self._check_stop_metric()
-        with self._signals():
-            self._loop()
+        try:
+            with self._signals():
+                self._loop()
+        finally:
+            self.loader.close()
 
     def _loop(self) -> None:
         settings, state = self.settings, self.state
@@ -248,9 +264,9 @@ class Trainer:
         self.pace.start(state.samples)
         while not self._ended():
             fault(f"step:{state.step}")
+            self.budget.measure(state)
             self.step()
             self._agree(clock)
-            self.budget.measure(state)
             record: dict[str, float] = {}
             if self._due(settings.log_every):
                 record |= self._log()
@@ -296,23 +312,14 @@ class Trainer:
         """A first signal ends the training at the step's end; a second one ends the process at once."""
         self._received = 0
 
-        def receive(number: int, frame: object) -> None:
+        def receive(number: int, frame: Any) -> None:
             if self._received:
                 self.console.stop()
                 os._exit(128 + number)  # files are complete at every instant, and the lock goes with the process
             self._received = number
 
-        before = {}
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, receive)
-        except ValueError:  # not the main thread: whoever owns it decides
-            pass
-        try:
+        with answered_by(receive):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     # -- what happens on intervals -------------------------------------------------------------------------------------
 
@@ -422,7 +429,10 @@ class Trainer:
             documents={"state": asdict(state), "config": plain(self.config), "spec": plain(self.data.spec)},
         )
         # Noted before pruning: a kill in between must not leave run.json naming what is gone.
-        self.run.saved(saved.path.name, state.best_step, state.best_value, self.stop_metric)
+        best = None
+        if state.best_step is not None and state.best_value is not None and self.stop_metric is not None:
+            best = Best(state.best_step, state.best_value, self.stop_metric)
+        self.run.saved(saved.path.name, step=state.step, samples=state.samples, seconds=state.seconds, best=best)
         protect = {state.step} | ({state.best_step} if state.best_step is not None else set())
         checkpoints.prune(self.run.checkpoints, keep=self.settings.keep, protect=protect)
 

@@ -24,11 +24,10 @@ def inspect(
 
 def _of_checkpoint(reference: str) -> dict[str, Any]:
     from genai import checkpoint as checkpoints
-    from genai.api import runs_root
     from genai.errors import CheckpointError
-    from genai.run import find
+    from genai.run_index import find, runs_root
 
-    folder = Path(reference) if (Path(reference) / "MANIFEST.json").is_file() else find(reference, runs_root())
+    folder = find(reference, runs_root())
     if (folder / "run.json").is_file():
         newest = checkpoints.newest(folder / "checkpoints", warn=None)
         if newest is None:

@@ -22,7 +22,7 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, @last, @b
 def list_runs(root: Root = None, json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """All runs, oldest first; with --json an array of their run.json objects."""
     from genai.console import table_text
-    from genai.run import all_runs
+    from genai.run_index import all_runs
     from genai.schema import plain
 
     # A damaged run is listed as failed: it must not hide the others.
@@ -108,13 +108,13 @@ def record_of(path: Path) -> dict[str, Any]:
 
 
 def _root(root: Path | None) -> Path:
-    from genai.api import runs_root
+    from genai.run_index import runs_root
 
     return root if root is not None else runs_root()
 
 
 def _find(reference: str, root: Path | None) -> Path:
-    from genai.run import find
+    from genai.run_index import find
 
     return find(reference, _root(root))
 

@@ -14,7 +14,7 @@ def sample(
     arguments: RunAndSettings = None,
     count: Annotated[
         int | None,
-        typer.Option("-n", "--count", min=1, help="How many, per label; default 16.", show_default=False),
+        typer.Option("-n", "--count", min=1, max=10**7, help="How many, per label; default 16.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Varies what is drawn.")] = 0,
     label: Annotated[

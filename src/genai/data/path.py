@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from genai.data import sniff
 from genai.data.arrays import open_arrays
 from genai.data.folder import open_folder
 from genai.data.idx import open_idx_file, open_idx_folder
-from genai.data.source import Part, Source
+from genai.data.source import Source, with_classes
 from genai.errors import ConfigError, DataError
 from genai.schema import DataConfig
 
@@ -42,18 +39,8 @@ def read_with_names(config: DataConfig, names: tuple[str, ...]) -> Source:
     source = read_path(path, config, config.name)
     if source.modality != "image":
         raise DataError(f"data={config.name} has pictures, here are {source.modality}", path=path, fix="type data=path")
-    if source.train.labels is None:
-        return source
-    # Numbers are the set's own; names are looked up among the set's, because a folder lists them in another order.
-    numbered = all(given.isascii() and given.isdigit() for given in source.names)
-    meant = [names[int(given)] if numbered and int(given) < len(names) else given for given in source.names]
-    if unknown := [given for given in meant if given not in names]:
-        what = f"class '{unknown[0]}' is none of data={config.name}"
+    made = with_classes(source, names)
+    if isinstance(made, str):
+        what = f"class '{made}' is none of data={config.name}"
         raise DataError(what, path=path, fix="type data=path to read it with classes of its own")
-    number = np.array([names.index(given) for given in meant], dtype=np.int64)
-    return replace(source, classes=len(names), names=names, train=_relabelled(source.train, number),
-                   test=None if source.test is None else _relabelled(source.test, number))  # fmt: skip
-
-
-def _relabelled(part: Part, number: np.ndarray) -> Part:
-    return part if part.labels is None else Part(part.x, number[part.labels])
+    return made

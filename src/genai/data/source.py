@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from genai import registry
@@ -69,6 +69,38 @@ class Source:
     notes: tuple[str, ...] = ()  # what the user should know: what was resized, left out, decided
 
 
+def with_classes(source: Source, names: tuple[str, ...]) -> Source | str:
+    """The source with its labels numbered by `names`; the first of its classes that is none of them, if there is one.
+
+    Numbers as names are those of `names`; other names are looked up, because a folder lists them in another order.
+    """
+    import numpy as np
+
+    if source.train.labels is None:
+        return source
+    numbered = all(given.isascii() and given.isdigit() for given in source.names)
+    meant = [names[int(given)] if numbered and int(given) < len(names) else given for given in source.names]
+    if unknown := [given for given in meant if given not in names]:
+        return unknown[0]
+    number = np.array([names.index(given) for given in meant], dtype=np.int64)
+
+    def relabelled(part: Part) -> Part:
+        return part if part.labels is None else Part(part.x, number[part.labels])
+
+    test = None if source.test is None else relabelled(source.test)
+    return replace(source, classes=len(names), names=names, train=relabelled(source.train), test=test)
+
+
+@dataclass(frozen=True)
+class SeenBy:
+    """How a model that exists looks at a set: in the units and by the classes that it learned, with all of a set
+    without a test part held out where it learned from another."""
+
+    units: Spec
+    classes: tuple[str, ...]
+    hold_out_all: bool
+
+
 class Split(Protocol):
     """The training or the held-out samples, in model units."""
 
@@ -102,15 +134,23 @@ def open_source(config: DataConfig) -> Source | Dataset:
     return cast("Callable[[DataConfig], Source | Dataset]", opener)(config)
 
 
-def open_data(config: DataConfig, *, predicts: Literal["data", "target"]) -> Dataset:
+def open_data(
+    config: DataConfig,
+    *,
+    predicts: Literal["data", "target"],
+    seen_by: SeenBy | None = None,
+) -> Dataset:
     """The set split for training. With predicts="target" x is the label and cond["input"] what it is read from.
+
 
     Raises DataError for what cannot be read and where there are no labels to predict.
     """
     from genai.data.split import build
 
     opened = open_source(config)
-    return opened if isinstance(opened, Dataset) else build(opened, config, predicts=predicts)
+    if isinstance(opened, Dataset):
+        return opened
+    return build(opened, config, predicts=predicts, seen_by=seen_by)
 
 
 def modality_of(config_name: str, path: str | None) -> str:

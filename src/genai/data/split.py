@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genai.contract import Batch, Spec, label_spec
 from genai.data.held_out import split_ids
-from genai.data.source import Dataset, Part, Rows, Source, Split
+from genai.data.source import Dataset, Part, Rows, SeenBy, Source, Split, with_classes
 from genai.errors import DataError
 from genai.schema import DataConfig
 
@@ -89,8 +89,14 @@ class Streaming:
         return self
 
 
-def build(source: Source, config: DataConfig, *, predicts: Predicts) -> Dataset:
+def build(source: Source, config: DataConfig, *, predicts: Predicts, seen_by: SeenBy | None = None) -> Dataset:
     """Splits a source, brings it to model units and describes it."""
+    if seen_by is not None and seen_by.classes:
+        renumbered = with_classes(source, seen_by.classes)
+        if isinstance(renumbered, str):
+            fix = f"the model learned {', '.join(seen_by.classes[:8])}{', ...' if len(seen_by.classes) > 8 else ''}"
+            raise DataError(f"class '{renumbered}' is none of the model's", path=config.path or config.name, fix=fix)
+        source = renumbered
     part, notes = source.train, list(source.notes)
     if len(part) == 0:
         raise DataError("the set holds no samples", path=config.path or config.name, fix="check data.path")
@@ -105,13 +111,16 @@ def build(source: Source, config: DataConfig, *, predicts: Predicts) -> Dataset:
         train_ids, valid_ids = np.arange(len(part)), np.arange(len(source.test))
         if config.valid_fraction not in (0.0, DataConfig.valid_fraction):
             notes.append("data.valid_fraction is not used: the set has held-out data of its own")
+    elif seen_by is not None and seen_by.hold_out_all:
+        train_ids, valid_ids = np.arange(0), np.arange(len(part))
     elif config.valid_fraction > 0 and len(valid_ids) == 0:
         notes.append("one sample only: nothing is held out")
-    scale, offset = _scale_and_offset(source, part, train_ids)
+    scale, offset = _scale_and_offset(source, part, train_ids) if seen_by is None else _units(seen_by.units, predicts)
     spec = _spec(source, scale, offset, predicts)
-    units = Units(_per_channel(scale, len(source.train.shape)), _per_channel(offset, len(source.train.shape)), predicts)
-    train = _split(part, train_ids, units)
-    valid = _split(source.test or part, valid_ids, units) if len(valid_ids) else None
+    rank = len(source.train.shape)
+    scaling = Units(_per_channel(scale, rank), _per_channel(offset, rank), predicts)
+    train = _split(part, train_ids, scaling)
+    valid = _split(source.test or part, valid_ids, scaling) if len(valid_ids) else None
     if train.streams and config.workers == 0:
         notes.append("too large for memory, read from files: data.workers=4 reads ahead")
     digest = hashlib.sha256(repr(spec).encode())
@@ -143,6 +152,11 @@ def _scale_and_offset(source: Source, part: Part, train_ids: np.ndarray) -> tupl
     deviation = values.std(axis=0)
     scale = np.where(deviation > 0, deviation, 1.0)  # a column that never changes keeps its unit
     return tuple(map(float, scale)), tuple(map(float, values.mean(axis=0)))
+
+
+def _units(spec: Spec, predicts: Predicts) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    values = spec.cond["input"] if predicts == "target" else spec
+    return values.scale, values.offset
 
 
 def _spec(source: Source, scale: tuple[float, ...], offset: tuple[float, ...], predicts: Predicts) -> Spec:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 from genai.registry import Component
-from genai.schema import Count, ModelConfig, Natural, Positive, Range
+from genai.schema import Count, ModelConfig, Natural, Positive
 
 COMPONENTS: dict[str, Component] = {
     "gan": Component(
@@ -26,4 +26,3 @@ class GanConfig(ModelConfig):
     gamma_final: Positive | None = None  # null: gamma stays
     gamma_decay_samples: Natural = 0  # gamma falls to gamma_final over this many samples, by a half cosine
     generator_every: Count = 1  # discriminator steps per generator step
-    truncation: Annotated[float, Range(low=0, high=1, above=True)] = 1.0  # scale of the latent when drawing

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -91,8 +92,8 @@ class Gan(Model):
 
     def __init__(self, *, spec: Spec, config: GanConfig, net: NetConfig) -> None:
         super().__init__()
-        self.spec, self.config = spec, config
-        self.classes = spec.label_classes if config.conditional else 0
+        self.spec = spec if config.conditional else replace(spec, cond={})
+        self.config, self.classes = config, self.spec.label_classes
         self.generator = Generator(spec=spec, classes=self.classes, latent_dim=config.latent_dim, net=net)
         self.discriminator = Discriminator(spec=spec, classes=self.classes, net=net)
 
@@ -149,7 +150,7 @@ class Gan(Model):
         return describe(self.discriminator(batch.x, y), self.discriminator(self.generate(batch.x, y), y))
 
     def draw(self, request: Request) -> Tensor:
-        z = request.noise(self.config.latent_dim) * self.config.truncation
+        z = request.noise(self.config.latent_dim) * request.truncation
         return self.generator(z, request.cond["label"] if self.classes else None)
 
     def generate(self, x: Tensor, y: Tensor | None) -> Tensor:

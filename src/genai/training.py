@@ -1,0 +1,248 @@
+"""A training from its settings to its end: the run folder's status, one process or several, signals on the way."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from genai.config import Change, read_config
+from genai.console import Console
+from genai.errors import CheckpointError, Interrupted, PeerLostError, Reported
+from genai.run import RunFolder
+from genai.run_index import find, runs_root
+from genai.schema import Config, PathText, plain
+from genai.signals import interrupting
+
+if TYPE_CHECKING:
+    from genai.contract import Model
+    from genai.device import Runtime
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training is to do: a new run, or one that goes on with these changes of its settings."""
+
+    config: Config
+    resumed: bool = False
+    changes: tuple[Change, ...] = ()
+
+
+def go_on(
+    run: RunFolder, change: Callable[[Config], tuple[Config, list[Change]]], console: Console | None
+) -> RunFolder:
+    """Trains on in a run that is open. Nothing in it changes before training has begun."""
+    try:
+        if run.info.starts == 0:
+            fix = f"type genai train {run.info.model} run.dir={shlex.quote(str(run.path))}"
+            raise CheckpointError("this run was killed before it began", path=run.path, fix=fix)
+        config, changes = change(read_config(run.document("config.json"), path=run.path))
+    except BaseException:
+        run.close()
+        raise
+    console = console or Console(log_seconds=config.trainer.log_seconds)
+    return train(run, Plan(config, True, tuple(changes)), console)
+
+
+def train(run: RunFolder, plan: Plan, console: Console) -> RunFolder:
+    """Trains in a run folder whose lock is held, in this process or in several, and leaves its status behind."""
+    starts = run.info.starts
+    try:
+        with interrupting() as received:
+            try:
+                if not plan.resumed:
+                    plan = replace(plan, config=_with_own_codec(run, plan.config))
+                if plan.config.trainer.devices > 1:
+                    _train_in_ranks(run, plan, console)
+                else:
+                    train_here(run, plan, console)
+                run.update(status="finished")
+            except KeyboardInterrupt as error:
+                raise _interrupted(run, received[0] if received else signal.SIGINT) from error
+    except BaseException as error:
+        if run.info.starts > starts:
+            run.note_error(error)
+        elif not plan.resumed:
+            run.discard()
+        raise
+    finally:
+        console.stop()
+        run.close()
+    path = shlex.quote(str(run.path))
+    console.note(f"done; next: genai sample {path}, genai eval {path}")
+    return run
+
+
+def _interrupted(run: RunFolder, number: int) -> Interrupted:
+    if run.info.checkpoint is None:
+        return Interrupted("stopped before anything was saved", signal=number)
+    fix = f"type genai resume {shlex.quote(str(run.path))}"
+    return Interrupted(f"stopped, saved at step {run.info.steps}", signal=number, fix=fix)
+
+
+def _with_own_codec(run: RunFolder, config: Config) -> Config:
+    """The first stage is copied into the run, which then needs its own run no more."""
+    if config.data.codec is None:
+        return config
+    from genai.factory import adopt_codec
+
+    adopt_codec(find(str(config.data.codec), runs_root()), run)
+    return replace(config, data=replace(config.data, codec=PathText("codec")))
+
+
+def _train_in_ranks(run: RunFolder, plan: Plan, console: Console) -> None:
+    from genai.launch.local import run_ranks
+
+    told = {
+        "run": str(run.path),
+        "config": plain(plan.config),
+        "resumed": plan.resumed,
+        "changes": [plain(change) for change in plan.changes],
+        "quiet": console.quiet,
+    }
+    # -P: the current folder is the user's, and no place to import from.
+    command, count = [sys.executable, "-P", "-m", "genai.worker"], plan.config.trainer.devices
+    try:
+        ended = run_ranks(command, count, json.dumps(told).encode() + b"\n")
+    finally:
+        run.refresh()
+    if ended.killed_by:
+        fix = f"type genai resume {shlex.quote(str(run.path))}" if run.info.checkpoint else ""
+        raise PeerLostError(f"process {ended.rank} of {count} was killed by signal {ended.killed_by}", fix=fix)
+    if ended.code > 128:
+        raise _interrupted(run, ended.code - 128)
+    if ended.code:
+        raise Reported(ended.code, run.info.error)
+
+
+def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
+    """Trains in this process, which may be one of several: only the first writes into the run folder."""
+    from genai import checkpoint as checkpoints
+    from genai import device
+    from genai.checkpoint import load_weights
+    from genai.factory import build_model, locate, open_codec, open_dataset
+    from genai.trainer import Trainer
+
+    config = plan.config
+    runtime = device.start(
+        config.device,
+        config.dtype,
+        config.compile,
+        deterministic=config.deterministic,
+        threads=config.threads,
+        timeout_seconds=config.trainer.timeout_seconds,
+    )
+    try:
+        if runtime.main:
+            run.warn = console.warn
+            console.note(f"device: {runtime}")
+        with device.memory_errors(f"type trainer.accumulate={2 * config.trainer.accumulate}, or choose a smaller net"):
+            codec = open_codec(run.codec, runtime) if config.data.codec is not None else None
+            data = open_dataset(config, codec)
+            runtime.seed(config.seed)
+            model = build_model(config, data.spec)
+            runtime.place(model)
+            if config.model.init_from is not None and not plan.resumed:
+                _, source = locate(find(str(config.model.init_from), runs_root()))
+                load_weights(model, source, "ema" if source.has("ema") else "model")
+            trainer = Trainer(
+                model=model,
+                data=data,
+                config=config,
+                runtime=runtime,
+                console=console,
+                run=run if runtime.main else None,
+                preview=_previewer(run, model, config, runtime, codec) if runtime.main else None,
+            )
+            newest = checkpoints.newest(run.checkpoints, warn=console.warn if runtime.main else _silent)
+            if newest is not None:
+                trainer.restore(newest)
+            if runtime.main:
+                _begin(run, plan, model, trainer, console, started=newest is None)
+            trainer.fit()
+    finally:
+        runtime.close()
+
+
+def _silent(message: str) -> None:
+    """A warning that the first process gives already."""
+
+
+def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Any, console: Console, *, started: bool) -> None:
+    """Notes what is trained on what, for the reader and in the run folder, which changes from here on."""
+    config, runtime, data = trainer.config, trainer.runtime, trainer.data
+    parameters = sum(p.numel() for p in model.parameters())
+    held_out = 0 if data.valid is None else len(data.valid)
+    shape = "x".join(map(str, data.spec.shape))
+    classes = data.spec.label_classes or data.spec.classes or "no"
+    changes = [{**plain(change), "step": trainer.state.step} for change in plan.changes]
+    run.begin(
+        plain(config),
+        plain(data.spec),
+        changes=[*run.info.changes, *changes],
+        data=data.name,
+        parameters=parameters,
+        device=str(runtime.device),
+        dtype=runtime.precision,
+        versions={"genai": version("genai-trainer"), "torch": version("torch"), "python": sys.version.split()[0]},
+        git=_git_commit(),
+        split={
+            "train": len(data.train),
+            "held_out": held_out,
+            "valid_fraction": config.data.valid_fraction,
+            "split_seed": config.data.split_seed,
+            "sha256": data.fingerprint,
+        },
+    )
+    run.truncate_metrics(trainer.state.step)
+    run.log(f"device: {runtime}")
+    counts = f"{len(data.train):,} samples + {held_out:,} held out"
+    lines = [f"changed {change}" for change in plan.changes]
+    lines += [f"data: {data.name}, {counts}, {data.spec.modality} {shape}, {classes} classes"]
+    lines += [f"data: {text}" for text in data.notes]
+    lines += [f"model: {config.model.name}, {parameters:,} parameters; run: {run.path}"]
+    lines += [] if started else [f"resumed from step {trainer.state.step} (verified)"]
+    for line in lines:
+        console.note(line)
+        run.log(line)
+    console.start(f"{config.model.name} on {data.name}")
+
+
+def _previewer(run: RunFolder, model: Model, config: Config, runtime: Runtime, codec: Any) -> Any:
+    """Draws the fixed plan of previews into RUN/previews/<step>.png; None for a model that does not draw data."""
+    from genai import sampler, writers
+
+    if model.predicts != "data":
+        return None
+    spec = model.spec
+    output = spec if codec is None else codec.decoded(spec)
+    plan = sampler.preview_plan(spec, output)
+    sampling = replace(config.sampling, batch_size=min(len(plan), config.sampling.batch_size))
+
+    def preview(averaged: Model, step: int) -> None:
+        import numpy as np
+
+        batches = sampler.draw(averaged, plan, runtime, sampling)
+        decoded = [sampler.data_units(x if codec is None else codec.decode(x), output).numpy() for x in batches]
+        path = run.previews / f"{step:08d}.png"
+        with writers.output(run.previews):
+            path.parent.mkdir(exist_ok=True)
+        writers.write_overview(path, np.concatenate(decoded), plan.labels, output, {"genai:step": str(step)})
+
+    return preview
+
+
+def _git_commit() -> str | None:
+    """The commit of the folder the command runs in, with + when it has changes; None outside a repository."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

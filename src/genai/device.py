@@ -179,7 +179,7 @@ def start(
     runtime = Runtime(
         device=chosen,
         precision=precision,
-        reason=f"{reason}; {why}",
+        reason="; ".join(filter(None, (reason, why))),
         threads=count,
         rank=rank,
         world=world,
@@ -273,7 +273,7 @@ def _choose_precision(device: torch.device, asked: str) -> tuple[Literal["fp32",
     if asked == "fp64" and device.type == "mps":
         raise ConfigError("dtype=fp64 is not available on mps", fix="type device=cpu or dtype=fp32")
     if asked in ("fp32", "bf16", "fp64"):
-        return asked, f"{asked} as asked"  # type: ignore[return-value]
+        return asked, ""  # type: ignore[return-value]
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16", "bf16 is native here"
     if device.type == "cpu":

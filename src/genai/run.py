@@ -67,12 +67,15 @@ class RunFolder:
         ConfigError for a bad name.
         """
         path = _new_path(run, model)
-        made = path is None or not path.exists()
+        made = True
         with _output_errors(path):
             if path is None:
                 path = _dated_folder(Path(run.root) / model)
             else:
-                path.mkdir(parents=True, exist_ok=True)
+                try:
+                    path.mkdir(parents=True)
+                except FileExistsError:  # of two that start at once, one makes it
+                    made = False
             lock = Lock(path / LOCK)
         try:
             _refuse_taken(path)
@@ -93,6 +96,8 @@ class RunFolder:
                 write_atomically(path / RUN, content)
                 documents.sync_folder(path.parent)
         except BaseException:
+            if made:
+                _undo(path)
             lock.release()
             raise
         return created
@@ -147,10 +152,7 @@ class RunFolder:
     def discard(self) -> None:
         """Takes back a run that never began: what it wrote, all of which `create` found absent, and a folder made."""
         self._metrics.close()
-        with contextlib.suppress(OSError):
-            _remove_ours(self.path)
-            if self._made:
-                self.path.rmdir()
+        _undo(self.path, folder=self._made)
         self.close()
 
     # -- run.json and the documents ------------------------------------------------------------------------------------
@@ -374,6 +376,13 @@ def _remove_ours(path: Path) -> None:
     for name in sorted(names, key=lambda name: name != RUN):
         child = path / name
         shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+
+
+def _undo(path: Path, *, folder: bool = True) -> None:
+    with contextlib.suppress(OSError):
+        _remove_ours(path)
+        if folder:
+            path.rmdir()
 
 
 def _refuse_taken(path: Path) -> None:

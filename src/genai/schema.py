@@ -37,10 +37,11 @@ class Range:
     above: bool = False
 
     def __str__(self) -> str:
-        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+        low = f"above {self.low:,.9g}" if self.above else f"at least {self.low:,.9g}"
         if self.high == math.inf:
             return low
-        return f"between {self.low:g} and {self.high:g}" if not self.above else f"{low} and at most {self.high:g}"
+        high = f"{self.high:,.9g}"
+        return f"between {self.low:,.9g} and {high}" if not self.above else f"{low} and at most {high}"
 
 
 Count = Annotated[int, Range(low=1)]

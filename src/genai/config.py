@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from genai import registry
 from genai.data.source import modality_of
 from genai.errors import ConfigError, ConfigErrors, DataError, Interrupted, SecurityError
 from genai.overrides import BUDGETS, Arguments, read_arguments
-from genai.schema import Config, DataConfig, Dtype, Range, SamplingConfig, hints, plain, read
+from genai.schema import Config, DataConfig, Dtype, SamplingConfig, Threads, hints, plain, read
 from genai.search_path import SHIPPED, SearchPath, where
 from genai.settings import (
     AUTO,
@@ -258,7 +258,7 @@ class VerbConfig:
     sampling: dict[str, Any] | None = None
     device: str = "auto"
     dtype: Dtype = "auto"
-    threads: Annotated[int, Range(low=1, high=4096)] | None = None
+    threads: Threads | None = None
     data: dict[str, Any] | None = None  # with a name: another set in place of the run's
 
     def sampling_of(self, config: Config) -> SamplingConfig:

@@ -49,6 +49,7 @@ Natural = Annotated[int, Range(low=0)]
 Positive = Annotated[float, Range(low=0, above=True)]
 NonNegative = Annotated[float, Range(low=0)]
 Fraction = Annotated[float, Range(low=0, high=1)]
+Threads = Annotated[int, Range(low=1, high=4096)]
 
 
 class _Misfit(Exception):
@@ -304,7 +305,7 @@ class Config:
     compile: Literal["auto", True, False] = "auto"
     deterministic: bool = False
     seed: Natural = 0
-    threads: Annotated[int, Range(low=1, high=4096)] | None = None  # null: as many as the machine or its container has
+    threads: Threads | None = None  # null: as many as the machine or its container has
 
 
 def plain(value: Any) -> Any:

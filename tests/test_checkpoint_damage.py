@@ -118,6 +118,18 @@ def test_a_name_that_is_not_its_step_is_damage(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / other)
 
 
+def test_a_checkpoint_of_another_run_is_not_taken(tmp_path: Path) -> None:
+    save(tmp_path, 1, run_id="mine")
+    save(tmp_path, 2, run_id="another")
+    told: list[str] = []
+    found = checkpoints.newest(tmp_path, warn=told.append, run_id="mine")
+    assert found is not None
+    assert found.step == 1
+    assert "another run's" in told[0]
+    with pytest.raises(CheckpointError, match="another run's"):
+        checkpoints.newest(tmp_path, warn=None, run_id="mine")
+
+
 def test_a_foreign_file_is_named(tmp_path: Path) -> None:
     saved = save(tmp_path, 1)
     (saved.path / "notes.txt").write_text("mine")

@@ -93,7 +93,17 @@ def test_resume_goes_on_with_changed_settings(place: Path, capfd: Captured) -> N
     assert "cannot change from 64 to 3" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("mistake", ["device=tpu", "trainer.batch_size=99999999", "data.path=bad"])
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "device=tpu",
+        "trainer.batch_size=99999999",
+        "data.path=bad",
+        "trainer.stop_metric=mse",
+        "trainer.patience=2",
+        "trainer.devices=500",
+    ],
+)
 def test_a_run_that_never_began_leaves_its_place_free(mistake: str, workplace: Path, capfd: Captured) -> None:
     folder = workplace / "mended"
     (workplace / "bad").mkdir()
@@ -105,7 +115,16 @@ def test_a_run_that_never_began_leaves_its_place_free(mistake: str, workplace: P
 
 
 @pytest.mark.parametrize(
-    "mistake", ["device=tpu", "trainer.batch_size=99999999", "trainer.max_stps=9", "data.path=/nowhere"]
+    "mistake",
+    [
+        "device=tpu",
+        "trainer.batch_size=99999999",
+        "trainer.max_stps=9",
+        "data.path=/nowhere",
+        "trainer.stop_metric=mse",
+        "trainer.patience=2",
+        "trainer.accumulate=1000",
+    ],
 )
 def test_a_mistake_when_a_run_goes_on_changes_nothing_in_it(mistake: str, place: Path, capfd: Captured) -> None:
     if not (place / "runs/gan/kept").exists():
@@ -114,6 +133,16 @@ def test_a_mistake_when_a_run_goes_on_changes_nothing_in_it(mistake: str, place:
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
     assert run(["resume", "kept", mistake, "trainer.max_steps=5"]) in (2, 3)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def test_a_run_without_an_end_is_refused_before_it_begins(workplace: Path, capfd: Captured) -> None:
+    assert run(["train", "gan", "trainer.max_minutes=null", "--dry-run"]) == 2
+    assert "no end is set" in capfd.readouterr().err
+
+
+def test_a_run_whose_budget_is_used_up_says_what_to_type(place: Path, capfd: Captured) -> None:
+    assert run(["resume", "first"]) == 0
+    assert "genai resume runs/gan/first trainer.max_steps=8" in capfd.readouterr().err
 
 
 def test_more_minutes_do_not_go_on_at_a_rate_of_zero(workplace: Path, capfd: Captured) -> None:
@@ -141,6 +170,7 @@ def test_eval_of_a_checkpoint_leaves_it_as_it_is(place: Path, capfd: Captured, m
     assert run(["eval", str(place / "alone")]) == 0
     assert "not kept" in capfd.readouterr().err
     assert run(["sample", str(place / "alone"), "-n", "1", "--out", str(place / "from_alone"), "--quiet"]) == 0
+    assert run(["sample", str(place / "alone"), "--step", "3", "--out", str(place / "unclear")]) == 2
     record = json.loads((place / "runs/gan/first/samples").glob("*/samples.json").__next__().read_text())
     assert record["run"] == "first"
 
@@ -155,6 +185,8 @@ def test_samples_of_an_earlier_call_do_not_stay_among_the_new(place: Path, capfd
     (place / "same/mine.png").write_text("mine")
     for count in ("5", "2"):
         assert run(["sample", "first", "-n", count, "--out", "same", "--quiet"]) == 0
+        record = json.loads((place / "same/samples.json").read_text())
+        (place / "same/samples.json").write_text(json.dumps({**record, "files": [*record["files"], "mine.png"]}))
     rows = (place / "same/samples.csv").read_text().splitlines()
     assert len(rows) == 1 + 2
     assert (place / "same/mine.png").exists()
@@ -253,6 +285,7 @@ def test_a_sweep_prints_a_table_and_the_exit_code_of_its_first_failure(place: Pa
     assert out.count("failing/gan/") == 1
     assert "error: " in err
     assert "1 of 2 jobs failed" in err
+    assert "stopped" not in err
 
 
 def test_a_sweep_that_goes_on_skips_what_is_done(place: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,6 +313,8 @@ def test_a_sweep_that_goes_on_skips_what_is_done(place: Path, capfd: Captured, m
         (["train"], "needs MODEL"),
         (["sample", "--seed", "x"], "--seed"),
         (["sample", "-n", "0"], "-n"),
+        (["sample", "-n", "few"], "expected a whole number"),
+        (["sample", "first", "seed=1"], "type --seed 1"),
         (["sample", "--format", "gif"], "--format"),
         (["sample", "--label"], "--label"),
         (["runs", "lst"], "did you mean 'list'?"),

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from genai import api
 from genai.checkpoint import save
@@ -230,6 +231,27 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path: Path)
     for step in folder.glob("checkpoints/step_*"):
         (step / "state.json").unlink()
     assert forked(lambda: train(config, resume=True)) == CheckpointError.exit_code
+
+
+def test_a_preview_that_cannot_be_written_ends_no_training(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    first = config_of("gan", folder, *SMALL, "trainer.max_steps=2")
+    train(first)
+    shutil.rmtree(folder / "previews", ignore_errors=True)
+    (folder / "previews").write_text("a file where the folder should be")
+    api.resume(folder, "trainer.max_steps=4", "trainer.preview_every=1", console=Console(quiet=True))
+    assert newest(folder) == 4
+
+
+@pytest.mark.parametrize(("before", "after"), [("fp32", "fp64"), ("fp64", "fp32")])
+@pytest.mark.parametrize("model", ["gan", "probe_softmax"])
+def test_a_run_goes_on_in_another_precision(model: str, before: str, after: str, tmp_path: Path) -> None:
+    settings = SMALL if model == "gan" else []
+    train(config_of(model, tmp_path / "run", *settings, f"dtype={before}", "trainer.max_steps=2"))
+    api.resume(tmp_path / "run", f"dtype={after}", "trainer.max_steps=4", console=Console(quiet=True))
+    wanted = {"fp32": torch.float32, "fp64": torch.float64}[after]
+    found = contents(last_checkpoint(tmp_path / "run"))
+    assert {t.dtype for name, t in found.items() if name.startswith("model:")} == {wanted}
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_checkpoint(tmp_path: Path) -> None:

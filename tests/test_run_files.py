@@ -69,6 +69,16 @@ def test_a_missing_checkpoint_or_metrics_file_is_found(tmp_path: Path) -> None:
     assert RunFolder.read(run.path).info.checkpoint == "step_00000002"
 
 
+@pytest.mark.parametrize("name", ["run.json", "config.json", "metrics.jsonl"])
+def test_a_folder_in_place_of_a_file_is_damage(tmp_path: Path, name: str) -> None:
+    path = finished(tmp_path, "one").path
+    (path / name).unlink()
+    (path / name).mkdir()
+    for opening in (RunFolder.read, RunFolder.reopen):
+        with pytest.raises(CheckpointError):
+            opening(path)
+
+
 @pytest.mark.parametrize("name", ["run.json", "config.json", "spec.json"])
 @pytest.mark.parametrize("evil", [{"_target_": "os.system"}, {"a": [{"b": "${oc.env:HOME}"}]}])
 def test_documents_that_name_code_are_refused(tmp_path: Path, name: str, evil: Any) -> None:
@@ -132,13 +142,39 @@ def test_any_change_to_what_was_logged_before_the_checkpoint_is_found(
             with pytest.raises(CheckpointError, match=r"metrics\.jsonl"):
                 opening(path)
     finally:
-        file.write_bytes(before + b'{"step": 3, "lo')  # what a kill leaves after the checkpoint is no damage
-    RunFolder.read(path)
-    file.write_bytes(before)
+        file.write_bytes(before)
+    RunFolder.read(path)  # the control: it was whole
+
+
+def test_what_follows_the_last_checkpoint_is_a_kills_doing_unless_the_run_finished(tmp_path: Path) -> None:
+    for status, good in (("finished", False), ("running", True)):
+        path = finished(tmp_path, status, status=status).path
+        with open(path / "metrics.jsonl", "ab") as file:
+            file.write(b'{"step": 3, "lo')
+        if good:
+            RunFolder.read(path)
+        else:
+            with pytest.raises(CheckpointError, match=r"metrics\.jsonl"):
+                RunFolder.read(path)
+
+
+def test_metrics_that_a_full_disk_held_back_until_the_end_are_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create(tmp_path)
+    run.warn = lambda message: None
+    saved = save(run.checkpoints, 2, run_id=run.id)
+    monkeypatch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    run.append_metrics({"step": 1, "all/loss": 2.0})
+    run.saved(saved.path.name, step=2, samples=16, seconds=1.0, best=None)
+    run.update(status="finished")
+    monkeypatch.undo()
+    run.close()
+    assert RunFolder.read(run.path).metrics() == [{"step": 1, "all/loss": 2.0}]
 
 
 def test_a_kill_while_metrics_are_truncated_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = finished(tmp_path, "one")
+    run = finished(tmp_path, "one", status="running")  # as `begin` noted before
     monkeypatch.setattr("genai.metrics_file.write_atomically", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     assert in_a_fork(lambda: run.truncate_metrics(1)) == -signal.SIGKILL
     assert [record["step"] for record in RunFolder.read(run.path).metrics()] == [1, 2]

@@ -39,11 +39,6 @@ class Budget:
     optim: OptimConfig
     batch_size: int
 
-    @property
-    def limited(self) -> bool:
-        t = self.trainer
-        return any(x is not None for x in (t.max_steps, t.max_samples, t.max_minutes, t.patience, t.grad_tolerance))
-
     def used_up(self, state: State) -> bool:
         t = self.trainer
         return (

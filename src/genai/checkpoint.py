@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import secrets
+import shlex
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -134,16 +135,16 @@ def save(
     return Checkpoint(folder / name, step, manifest, hashlib.sha256(content).hexdigest())
 
 
-def newest(folder: Path, *, warn: Callable[[str], None] | None) -> Checkpoint | None:
+def newest(folder: Path, *, warn: Callable[[str], None] | None, run_id: str | None = None) -> Checkpoint | None:
     """The checkpoint of the highest step that verifies; each damaged one above it is told to `warn`.
 
     With `warn` None the first damaged one is an error. None only where there is no step_* at all; CheckpointError where
-    some exist and none verifies.
+    some exist and none verifies. With `run_id`, one of another run counts as damaged.
     """
     rejected: list[CheckpointError] = []
     for _, path in reversed(_steps(folder)):
         try:
-            found = named(path)
+            found = named(path, run_id=run_id)
         except CheckpointError as error:
             if warn is None:
                 raise
@@ -162,8 +163,9 @@ def newest(folder: Path, *, warn: Callable[[str], None] | None) -> Checkpoint | 
     return None
 
 
-def named(path: Path) -> Checkpoint:
-    """The checkpoint at `path`, verified. Raises CheckpointError or SecurityError, which name the file."""
+def named(path: Path, *, run_id: str | None = None) -> Checkpoint:
+    """The checkpoint at `path`, verified, also to be of that run. Raises CheckpointError or SecurityError, which name
+    the file."""
     path = Path(path)
     if path.is_symlink():
         raise SecurityError("a symbolic link where a checkpoint was expected", path=path, fix="name the folder itself")
@@ -187,6 +189,9 @@ def named(path: Path) -> Checkpoint:
     manifest = _read_manifest(content, path / MANIFEST)
     if path.name.startswith("step_") and path.name != _step_name(manifest.step):
         raise CheckpointError(f"its manifest is that of {_step_name(manifest.step)}", path=path)
+    if run_id not in (None, manifest.run_id):
+        fix = "move it out of this run; a new run can start from it by model.init_from=PATH"
+        raise CheckpointError("this checkpoint is another run's", path=path, fix=fix)
     unexpected = present.keys() - manifest.files.keys() - {MANIFEST}
     for name in sorted(unexpected):
         tensorfile.refuse_pickle(path / name)
@@ -406,12 +411,14 @@ def _output_error(error: OSError, folder: Path, needed: int) -> OutputError:
         last = None
     good = f"last good: {last.path.name}" if last is not None else "there is no checkpoint yet"
     where = folder / error.filename if isinstance(error.filename, str) else folder
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    go_on = f", then type genai resume {shlex.quote(str(folder.parent))}" if last is not None else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         try:
             free = f", {shutil.disk_usage(folder).free / 1e6:,.1f} MB free"
         except OSError:
             free = ""
         return OutputError(f"no space left for a checkpoint (needs {needed / 1e6:,.1f} MB{free}); {good}", path=where,
-                           fix="free some space, then type genai resume")  # fmt: skip
-    return OutputError(f"a checkpoint cannot be written: {error.strerror}; {good}", path=where,
-                       fix="make the folder writable, then type genai resume")  # fmt: skip
+                           fix=f"free some space{go_on}")  # fmt: skip
+    fix = "raise the limit of ulimit -f" if error.errno == errno.EFBIG else "make the folder writable"
+    what = f"a checkpoint cannot be written: {error.strerror}; {good}"
+    return OutputError(what, path=where, fix=f"{fix}{go_on}")

@@ -203,10 +203,9 @@ def _peer_errors(rank: int, world: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise PeerLostError(
-            f"process {rank} of {world} lost a peer: {str(error).splitlines()[0]}",
-            fix="see the other processes' messages, then `genai resume RUN`",
-        ) from error
+        # What the library says of it (file names, addresses) is for --debug.
+        what = f"process {rank} of {world} lost another one, or waited too long for it"
+        raise PeerLostError(what, fix="once the cause is gone, type genai resume RUN") from error
 
 
 @contextlib.contextmanager

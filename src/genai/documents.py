@@ -40,11 +40,11 @@ def read_bytes(path: Path) -> bytes:
                 "a symbolic link where a file was expected", path=path, fix="put the file itself there"
             ) from error
         raise CheckpointError(f"cannot be read: {error.strerror}", path=path) from error
-    with open(descriptor, "rb") as file:
-        try:
+    try:
+        with open(descriptor, "rb") as file:
             content = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise CheckpointError(f"cannot be read: {error.strerror}", path=path) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror}", path=path) from error
     if len(content) > MAX_BYTES:
         raise CheckpointError(f"larger than {MAX_BYTES >> 20} MiB, which no document of a run is", path=path)
     return content

@@ -7,6 +7,7 @@ class GenaiError(Exception):
     """`what` was got and expected, `path` is the file concerned, `fix` is what to type."""
 
     exit_code = 1
+    run: object = None  # the folder of the training that it ended
 
     def __init__(self, what: str, *, path: object = None, fix: str = "") -> None:
         self.what, self.path, self.fix = what, path, fix

@@ -71,15 +71,16 @@ def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, *, batch
     """The model's held-out terms on the data's held-out part. Raises DataError where that is missing or no fit."""
     if data.valid is None or len(data.valid) == 0:
         raise DataError("the run held out nothing to evaluate on", fix="type --input PATH")
-    if _fits(data.spec) != _fits(trained.spec):
-        raise DataError(
-            f"the model was trained on {trained.spec.modality} {trained.spec.shape} with "
-            f"{trained.spec.label_classes} classes, the data are {data.spec.modality} {data.spec.shape} with "
-            f"{data.spec.label_classes}",
-            fix="type data.size and data.channels as in training",
-        )
+    spec = trained.model.spec
+    if _fits(data.spec) != _fits(spec):
+        what = f"the model was trained on {spec.modality} {spec.shape}, the data are {data.spec.modality}"
+        raise DataError(f"{what} {data.spec.shape}", fix="type data.size and data.channels as in training")
+    classes, found = spec.label_classes, data.spec.label_classes
+    if classes and found != classes:
+        what = f"the model was trained with {classes} classes, the data have {found or 'none'}"
+        raise DataError(what, fix="give the data the same classes, as sub-folders or in `labels`")
     return held_out_terms(trained.model, data.valid, runtime, batch_size, trained.config.seed)
 
 
 def _fits(spec: Spec) -> tuple[object, ...]:
-    return spec.kind, spec.shape, spec.vocab, spec.classes, spec.label_classes
+    return spec.kind, spec.shape, spec.vocab, spec.classes

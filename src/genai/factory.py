@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,9 +106,6 @@ def open_trained(
     CheckpointError.
     """
     run, checkpoint = locate(path, step=step)
-    if run is not None:  # changed documents are found even though the checkpoint's own are used
-        run.document("config.json")
-        run.document("spec.json")
     config, spec = checked_config(checkpoint), checked_spec(checkpoint)
     if dtype == "auto":
         dtype = "fp64" if config.dtype == "fp64" else "fp32"
@@ -128,12 +126,18 @@ def locate(path: Path, *, step: str = "latest") -> tuple[RunFolder | None, Check
     """The run folder (None for a checkpoint that stands alone) and the checkpoint that `path` and `step` name."""
     folder = home(path)
     if folder != path:
-        return None if folder is None else RunFolder.read(folder), checkpoints.named(path)
+        if step != "latest":
+            what = f"a checkpoint is named by its folder, and another one by --step {step}"
+            raise ConfigError(what, fix="leave --step out, or name the run")
+        run = None if folder is None else RunFolder.read(folder)
+        return run, checkpoints.named(path, run_id=None if run is None else run.id)
     run = RunFolder.read(path)
     if step == "latest":
-        checkpoint = checkpoints.newest(run.checkpoints, warn=None)
+        checkpoint = checkpoints.newest(run.checkpoints, warn=None, run_id=run.id)
         if checkpoint is None:
-            raise CheckpointError("this run has no checkpoint", path=path, fix=f"type genai resume {path}")
+            trains = run.info.status == "running"
+            fix = "wait, it is being trained" if trains else f"type genai resume {shlex.quote(str(path))}"
+            raise CheckpointError("this run has no checkpoint yet", path=path, fix=fix)
         return run, checkpoint
     if step == "best":
         if run.info.best is None:
@@ -143,7 +147,7 @@ def locate(path: Path, *, step: str = "latest") -> tuple[RunFolder | None, Check
         number = int(step)
     else:
         raise ConfigError(f"--step is '{step}', expected latest, best or a number", fix="type --step latest")
-    return run, checkpoints.named(run.checkpoints / f"step_{number:08d}")
+    return run, checkpoints.named(run.checkpoints / f"step_{number:08d}", run_id=run.id)
 
 
 def checked_config(checkpoint: Checkpoint) -> Config:

@@ -50,15 +50,16 @@ class MetricsFile:
         """Of what was written so far, through this object."""
         return FileFacts(self._size, self._digest.hexdigest())
 
-    def require(self, facts: FileFacts | None) -> None:
-        """Raises CheckpointError unless the file begins with what was noted; what came later may follow."""
+    def require(self, facts: FileFacts | None, *, whole: bool = False) -> None:
+        """Raises CheckpointError unless the file begins with what was noted; what came later may follow, unless that
+        was the `whole`."""
         fix = "restore it from a copy of the run"
         if not self.path.is_file():
             raise CheckpointError("a file of the run is missing", path=self.path, fix=fix)
         if facts is None:
             return
-        begin = self._read()[: facts.bytes]
-        if len(begin) < facts.bytes or hashlib.sha256(begin).hexdigest() != facts.sha256:
+        begin = self._read()[: None if whole else facts.bytes]
+        if len(begin) != facts.bytes or hashlib.sha256(begin).hexdigest() != facts.sha256:
             raise CheckpointError("changed since the run wrote it", path=self.path, fix=fix)
 
     def read(self) -> list[Record]:
@@ -73,11 +74,20 @@ class MetricsFile:
         """Drops all after the last line of at most `step`; returns what stays.
 
         `note` is told what the file will be before it is: what stays is how the file begins, then and now, so a kill
-        in between is no damage. Raises CheckpointError for a damaged line among those that stay, OSError where the file
-        cannot be written.
+        in between is no damage. Raises as `until` does, and OSError where the file cannot be written.
         """
         self.close()
         self._pending.clear()
+        kept = self.until(step)
+        content = b"".join(line + b"\n" for line in self._lines()[: len(kept)])
+        self._size, self._digest = len(content), hashlib.sha256(content)
+        note(self.facts())
+        if content != self._read():
+            write_atomically(self.path, content)
+        return kept
+
+    def until(self, step: int) -> list[Record]:
+        """All up to the last line of at most `step`. Raises CheckpointError for a damaged one among them."""
         lines = self._lines()
         records = [_parse(line) for line in lines]
         count = max((i + 1 for i, r in enumerate(records) if r is not None and (r.get("step") or 0) <= step), default=0)
@@ -86,11 +96,6 @@ class MetricsFile:
             raise self._damaged(records.index(None))
         if any((record.get("step") or 0) > step for record in kept):
             raise CheckpointError("its steps do not rise", path=self.path, fix="restore it from a copy of the run")
-        content = b"".join(line + b"\n" for line in lines[:count])
-        self._size, self._digest = len(content), hashlib.sha256(content)
-        note(self.facts())
-        if content != self._read():
-            write_atomically(self.path, content)
         return kept
 
     def _lines(self) -> list[bytes]:

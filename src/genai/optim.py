@@ -138,7 +138,10 @@ def pack_state(optimizer: Optimizer, names: Mapping[nn.Parameter, str]) -> tuple
 def unpack_state(
     optimizer: Optimizer, names: Mapping[nn.Parameter, str], tensors: Mapping[str, Tensor], data: Mapping[str, Any]
 ) -> None:
-    """Puts back what pack_state took, bit for bit and in each parameter's memory layout. Raises CheckpointError."""
+    """Puts back what pack_state took, bit for bit and in each parameter's memory layout and dtype.
+
+    Raises CheckpointError.
+    """
     by_name = {name: parameter for parameter, name in names.items()}
     own = {p for group in optimizer.param_groups for p in group["params"]}
     optimizer.state.clear()
@@ -154,9 +157,11 @@ def _unpack(value: Any, key: str, like: nn.Parameter, tensors: Mapping[str, Tens
         if set(value) != {"tensor"} or value["tensor"] not in tensors:
             raise CheckpointError(f"the optimizer's state '{key}' names a tensor that is not there")
         stored = tensors[value["tensor"]]
-        if stored.shape == like.shape and like.ndim:
-            return torch.empty_like(like.data, dtype=stored.dtype).copy_(stored)
-        return stored.clone().to(like.device)
+        if key == "step":  # a count, in a dtype of its own
+            return stored.clone().to(like.device)
+        if stored.shape == like.shape:
+            return torch.empty_like(like.data).copy_(stored)
+        return stored.clone().to(like.device, like.dtype)
     if isinstance(value, list):
         return [_unpack(item, key, like, tensors) for item in value]
     return value

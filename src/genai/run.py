@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import math
 import os
@@ -144,7 +145,10 @@ class RunFolder:
 
     def close(self) -> None:
         """Writes what is pending and releases the lock."""
-        self._tell(self._metrics.close())
+        known = self._metrics.facts()
+        self.tell(self._metrics.close())
+        if self._metrics.facts() != known:
+            self.update(metrics_file=self._metrics.facts())
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -166,7 +170,7 @@ class RunFolder:
         try:
             self._write_info()
         except OSError as error:
-            self._tell(f"cannot write {self.path / RUN}: {error.strerror}; training goes on")
+            self.tell(f"cannot write {self.path / RUN}: {error.strerror}; training goes on")
 
     def _write_info(self) -> None:
         write_atomically(self.path / RUN, encode_info(self.info))
@@ -214,12 +218,16 @@ class RunFolder:
     def append_metrics(self, record: Mapping[str, float]) -> None:
         """One line of metrics.jsonl, written at once; what is not finite becomes null."""
         values = {key: value if math.isfinite(value) else None for key, value in record.items()}
-        self._tell(self._metrics.append(values))
+        self.tell(self._metrics.append(values))
         self._note_metrics(values)
 
     def flush_metrics(self) -> None:
         """Metrics on disk, such that a checkpoint written next is never ahead of them."""
-        self._tell(self._metrics.sync())
+        self.tell(self._metrics.sync())
+
+    def check_metrics(self, step: int) -> None:
+        """Raises CheckpointError where what was logged until `step` is damaged."""
+        self._metrics.until(step)
 
     def truncate_metrics(self, step: int) -> None:
         """Drops what was logged after `step`. Raises CheckpointError for a damaged line before it, and OutputError."""
@@ -239,7 +247,7 @@ class RunFolder:
             with open(self.path / LOG, "a", encoding="utf-8") as file:
                 file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text.rstrip()}\n")
         except OSError as error:
-            self._tell(f"cannot write {self.path / LOG}: {error.strerror}; training goes on")
+            self.tell(f"cannot write {self.path / LOG}: {error.strerror}; training goes on")
 
     def _note_metrics(self, values: Mapping[str, float | None]) -> None:
         metrics = {**self.info.metrics, **{k: v for k, v in values.items() if k not in _POSITION}}
@@ -247,12 +255,16 @@ class RunFolder:
         seconds = float(values.get("seconds") or self.info.seconds)
         self.info = replace(self.info, metrics=metrics, steps=steps, samples=samples, seconds=seconds)
 
-    def _tell(self, trouble: str | None) -> None:
+    def tell(self, trouble: str | None) -> None:
+        """Warns of something that does not end the training, once."""
         if trouble is not None and trouble not in self._warned:
             self._warned.add(trouble)
             self.warn(trouble)
 
     # -- folders -------------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r}: {self.info.status}, {self.info.steps:,} steps)"
 
     @property
     def id(self) -> str:
@@ -271,9 +283,11 @@ class RunFolder:
         return self.path / "codec"
 
     def _require_parts(self) -> None:
-        """metrics.jsonl is what was written, and the newest checkpoint that run.json names, or a later one that a kill
-        kept from being noted, is there."""
-        self._metrics.require(self.info.metrics_file)
+        """The documents and metrics.jsonl are what was written, and the newest checkpoint that run.json names, or a
+        later one that a kill kept from being noted, is there."""
+        for name in self.info.documents if self.info.starts else ():
+            self.document(name)
+        self._metrics.require(self.info.metrics_file, whole=self.info.status == "finished")
         if self.info.checkpoint is None:
             return
         if max(checkpoints.steps(self.checkpoints), default=-1) < int(self.info.checkpoint.removeprefix("step_")):
@@ -433,8 +447,8 @@ def _output_errors(path: Path | None, *, fix: str = "type run.dir=PATH for anoth
         yield
     except OSError as error:
         where = error.filename or path
-        raise OutputError(
-            f"the run cannot be written here: {error.strerror or error}",
-            path=where,
-            fix=fix,
-        ) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fix = "free some space"
+        elif error.errno in (errno.ELOOP, errno.EISDIR):
+            fix = "remove what lies there"
+        raise OutputError(f"the run cannot be written here: {error.strerror or error}", path=where, fix=fix) from error

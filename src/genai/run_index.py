@@ -39,7 +39,7 @@ def find(reference: str | None, root: Path) -> Path:
     matches = exact or [path for path, name in names.items() if reference.strip("/") in name]
     if len(matches) == 1:
         return matches[0]
-    shown = ", ".join(str(path) for path in (matches or [run.path for run in runs])[-8:])
+    shown = ", ".join(str(path) for path in (matches or [run.path for run in runs if run.info.checkpoint])[-8:])
     if matches:
         raise CheckpointError(f"'{reference}' is part of {len(matches)} names", fix=f"choose one of: {shown}")
     raise CheckpointError(

@@ -43,6 +43,20 @@ def from_plain(values: Any, search: SearchPath, *, mistakes: Sequence[ConfigErro
     return Config(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Config)})
 
 
+def contradictions(config: Config) -> list[ConfigError]:
+    """Settings that are right one by one and wrong together."""
+    trainer, found = config.trainer, []
+    ends = (trainer.max_steps, trainer.max_samples, trainer.max_minutes, trainer.patience, trainer.grad_tolerance)
+    if all(end is None for end in ends):
+        fix = "type trainer.max_minutes=5 or trainer.max_steps=1000"
+        found.append(ConfigError("no end is set for this training", fix=fix))
+    num_micro = trainer.devices * trainer.accumulate
+    if trainer.batch_size != "all" and trainer.batch_size < num_micro:
+        what = f"trainer.batch_size {trainer.batch_size} cannot be cut into {num_micro:,} micro-batches"
+        found.append(ConfigError(f"{what} (devices x accumulate)", fix=f"type trainer.batch_size={num_micro}"))
+    return found
+
+
 def read_config(values: Any, *, path: object = None) -> Config:
     """The Config of a config.json at `path`, already plain. Raises CheckpointError for what does not fit."""
     try:

@@ -115,7 +115,7 @@ class Trainer:
         self.meters = Meters([u.prefix for u in self.updates], runtime)
         self.pace = Pace()
         self._bad_step: Tensor | None = None  # on an accelerator: the first step that was not finite, or -1
-        self._gradient_norm: Tensor | None = None
+        self._gradient_norms: dict[str, Tensor] = {}  # of each update's last step
         self._signal = 0
         self._received = 0  # signal of this process; _signal is what all processes agreed on
 
@@ -175,7 +175,7 @@ class Trainer:
             gradients = [p.grad for p in learner.parameters if p.grad is not None]
             runtime.sum([*gradients, *measured.values()])
             norm = global_norm(gradients) if gradients else torch.zeros(())
-            measured["grad_norm"] = self._gradient_norm = norm
+            measured["grad_norm"] = self._gradient_norms[update.prefix] = norm
             if not (trial and learner.searches):
                 self._check(update, measured["loss"], norm, learner)
             trial = True
@@ -231,7 +231,7 @@ class Trainer:
         return NonFiniteError(
             f"not finite at step {step}: {what}; samples {shown}; no checkpoint was changed",
             path=None if self.run is None else self.run.path,
-            fix=f"go on with a smaller rate: genai resume {self.run.path if self.run else 'RUN'} "
+            fix=f"go on with a smaller rate: genai resume {shlex.quote(str(self.run.path)) if self.run else 'RUN'} "
             f"optim.lr={self.config.optim.lr / 3:.1g}",
         )
 
@@ -242,11 +242,6 @@ class Trainer:
 
         Raises Interrupted after a signal, NonFiniteError when a loss or gradient is not finite.
         """
-        if not self.budget.limited:
-            raise ConfigError(
-                "no end is set for this training", fix="type trainer.max_minutes=5 or trainer.max_steps=1000"
-            )
-        self._check_stop_metric()
         try:
             with self._signals():
                 self._loop()
@@ -297,9 +292,11 @@ class Trainer:
         return self._ended() or (every > 0 and self.state.step % every == 0)
 
     def _ended(self) -> bool:
-        tolerance, norm = self.settings.grad_tolerance, self._gradient_norm
-        converged = tolerance is not None and norm is not None and float(norm) < tolerance
-        return bool(self._signal) or converged or self.budget.used_up(self.state)
+        return bool(self._signal) or self.budget.used_up(self.state) or self._converged()
+
+    def _converged(self) -> bool:
+        tolerance, norms = self.settings.grad_tolerance, self._gradient_norms
+        return tolerance is not None and bool(norms) and all(float(norm) < tolerance for norm in norms.values())
 
     def _agree(self, clock: float) -> None:
         """The same time and the same signal in all processes, so that they decide alike."""
@@ -336,8 +333,8 @@ class Trainer:
             stopped=lambda: bool(self._received),
         )
 
-    def _check_stop_metric(self) -> None:
-        """A stop metric that is never measured is found before the first step, on one held-out batch."""
+    def check_stop_metric(self) -> None:
+        """Finds a stop metric that is never measured, on one held-out batch. Raises ConfigError."""
         if self.stop_metric is None:
             if self.settings.patience is not None:
                 raise ConfigError("trainer.patience needs a metric to watch", fix="type trainer.stop_metric=NAME")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from genai.config import Change, read_config
 from genai.console import Console
-from genai.errors import CheckpointError, Interrupted, PeerLostError, Reported
+from genai.errors import CheckpointError, ConfigError, GenaiError, Interrupted, PeerLostError, Reported
 from genai.run import RunFolder
 from genai.run_index import find, runs_root
 from genai.schema import Config, PathText, plain
@@ -23,6 +24,9 @@ from genai.signals import interrupting
 if TYPE_CHECKING:
     from genai.contract import Model
     from genai.device import Runtime
+
+
+_MOST_PER_CPU = 4  # processes of one training
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ def train(run: RunFolder, plan: Plan, console: Console) -> RunFolder:
     except BaseException as error:
         if run.info.starts > starts:
             run.note_error(error)
+            if isinstance(error, GenaiError):
+                error.run = run.path
         elif not plan.resumed:
             run.discard()
         raise
@@ -108,6 +114,10 @@ def _train_in_ranks(run: RunFolder, plan: Plan, console: Console) -> None:
     }
     # -P: the current folder is the user's, and no place to import from.
     command, count = [sys.executable, "-P", "-m", "genai.worker"], plan.config.trainer.devices
+    most = _MOST_PER_CPU * (os.cpu_count() or 1)
+    if count > most:
+        what = f"trainer.devices={count:,}: so many processes would bring this machine to a halt"
+        raise ConfigError(what, fix=f"type {most} at most; one for each GPU, or for every few CPUs, is best")
     try:
         ended = run_ranks(command, count, json.dumps(told).encode() + b"\n")
     finally:
@@ -160,9 +170,11 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
                 run=run if runtime.main else None,
                 preview=_previewer(run, model, config, runtime, codec) if runtime.main else None,
             )
-            newest = checkpoints.newest(run.checkpoints, warn=console.warn if runtime.main else _silent)
+            warn = console.warn if runtime.main else _silent
+            newest = checkpoints.newest(run.checkpoints, warn=warn, run_id=run.id)
             if newest is not None:
                 trainer.restore(newest)
+            trainer.check_stop_metric()
             if runtime.main:
                 _begin(run, plan, model, trainer, console, started=newest is None)
             trainer.fit()
@@ -182,6 +194,7 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Any, console: Cons
     shape = "x".join(map(str, data.spec.shape))
     classes = data.spec.label_classes or data.spec.classes or "no"
     changes = [{**plain(change), "step": trainer.state.step} for change in plan.changes]
+    run.check_metrics(trainer.state.step)
     run.begin(
         plain(config),
         plain(data.spec),
@@ -211,6 +224,9 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Any, console: Cons
     for line in lines:
         console.note(line)
         run.log(line)
+    if trainer.budget.used_up(trainer.state):
+        more = f"genai resume {shlex.quote(str(run.path))} trainer.max_steps={2 * trainer.state.step or 1000}"
+        console.warn(f"its budget is used up, nothing is left to train; to go on further: {more}")
     console.start(f"{config.model.name} on {data.name}")
 
 
@@ -231,9 +247,11 @@ def _previewer(run: RunFolder, model: Model, config: Config, runtime: Runtime, c
         batches = sampler.draw(averaged, plan, runtime, sampling)
         decoded = [sampler.data_units(x if codec is None else codec.decode(x), output).numpy() for x in batches]
         path = run.previews / f"{step:08d}.png"
-        with writers.output(run.previews):
+        try:
             path.parent.mkdir(exist_ok=True)
-        writers.write_overview(path, np.concatenate(decoded), plan.labels, output, {"genai:step": str(step)})
+            writers.write_overview(path, np.concatenate(decoded), plan.labels, output, {"genai:step": str(step)})
+        except OSError as error:
+            run.tell(f"cannot write {run.previews}: {error.strerror or error}; training goes on")
 
     return preview
 

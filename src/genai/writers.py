@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from genai.errors import OutputError
 
 Array = NDArray[np.generic]
 RECORD = "samples.json"
+_OURS = re.compile(r"grid\.png|\d{5,}\.png|samples\.(npz|csv)")
 _TILE = 56  # least pixels of a picture's shorter side in a grid
 _GRID_LIMIT = 400  # pictures in a grid
 _PLOT = 640
@@ -46,8 +48,10 @@ def clear(folder: Path) -> None:
     """Removes what an earlier call wrote into the same folder, as its samples.json lists it, and nothing else."""
     record = folder / RECORD
     try:
-        written = json.loads(record.read_text(encoding="utf-8"))["files"]
-        names = [name for name in written if isinstance(name, str) and Path(name).name == name]
+        written = json.loads(record.read_text(encoding="utf-8"))
+        names = [name for name in written["files"] if isinstance(name, str) and _OURS.fullmatch(name)]
+        if not isinstance(written["checkpoint_sha256"], str):
+            return
     except (OSError, ValueError, KeyError, TypeError):
         return
     with output(folder):
@@ -106,14 +110,16 @@ def write(
 def write_overview(
     path: Path, values: Array, labels: Sequence[int] | None, spec: Spec, texts: Mapping[str, str]
 ) -> None:
-    """One picture of all samples: a grid, with a row (or several) per class where there are labels, or a scatter."""
+    """One picture of all samples: a grid, with a row (or several) per class where there are labels, or a scatter.
+
+    Raises OSError.
+    """
     drawers: dict[str, Callable[[], Image.Image]] = {
         "image": lambda: grid(_channels_last(values), labels, spec.cond["label"].names if labels is not None else ()),
         "points": lambda: scatter(values.astype(np.float64)),
     }
     if spec.modality in drawers:
-        with output(path.parent):
-            _save(drawers[spec.modality](), path, texts)
+        _save(drawers[spec.modality](), path, texts)
 
 
 def grid(pictures: Array, labels: Sequence[int] | None, names: Sequence[str]) -> Image.Image:

@@ -57,6 +57,10 @@ def of_usage(error: Any, arguments: Sequence[str] = ()) -> ConfigError:
     missing = re.match(r"Missing (?:argument|option|parameter) '?(.*?)'?\.?$", message)
     if missing is not None:
         return ConfigError(f"'{path}' needs {missing[1]}", fix=f"type {path} --help")
+    misfit = re.match(r"Invalid value for (.*?): (?:Value error, )?(.*)", message)
+    if misfit is not None:
+        expected = re.sub(r"^Input should be a valid integer.*", "expected a whole number", misfit[2])
+        message = f"{misfit[1]}: {expected.replace('Input should be', 'expected a number')}"
     return ConfigError(message.rstrip("."), fix=f"type {path} --help")
 
 

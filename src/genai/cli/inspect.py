@@ -65,13 +65,17 @@ def _as_text(content: dict[str, Any]) -> str:
 
     facts = [f"{key}: {content[key]}" for key in ("path", "model", "step", "run_id", "sha256") if key in content]
     parts = ["\n".join(facts)]
-    for name, tensors in content["tensors"].items():
+    for number, (name, tensors) in enumerate(content["tensors"].items()):
         values = sum(math.prod(tensor["shape"]) for tensor in tensors.values())
+        title = f"{name}: {len(tensors)} tensors, {values:,} values"
+        if number:  # averages and optimizer states mirror the model
+            parts.append(f"{title} (listed by --json)")
+            continue
         rows = [
             {"tensor": key, "dtype": tensor["dtype"], "shape": "x".join(map(str, tensor["shape"])) or "scalar"}
             for key, tensor in tensors.items()
         ]
-        parts.append(table_text(f"{name}: {len(tensors)} tensors, {values:,} values", rows))
+        parts.append(table_text(title, rows))
     if "files" in content:
         rows = [{"file": name, **facts} for name, facts in content["files"].items()]
         parts.append(table_text("", rows))

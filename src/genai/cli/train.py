@@ -111,6 +111,7 @@ def _finish_sweep(outcomes: list[Outcome[Job]], console: Any, *, as_json: bool) 
     for number, outcome in enumerate(outcomes):
         code = 0 if outcome.error is None else exit_code_of(outcome.error)
         value = None if outcome.value is None else float(outcome.value)
+        run = getattr(outcome.error, "run", None) if outcome.value is None else outcome.value.path
         rows.append(
             {
                 "job": number,
@@ -118,7 +119,7 @@ def _finish_sweep(outcomes: list[Outcome[Job]], console: Any, *, as_json: bool) 
                 "exit": code,
                 "seconds": round(outcome.seconds, 1),
                 "best": None if value is None or value != value else value,
-                "run": None if outcome.value is None else str(outcome.value.path),
+                "run": None if run is None else str(run),
             }
         )
     if as_json:
@@ -130,5 +131,7 @@ def _finish_sweep(outcomes: list[Outcome[Job]], console: Any, *, as_json: bool) 
     codes = [row["exit"] for row in rows if row["exit"]]
     if codes:
         stopped = isinstance(outcomes[-1].error, Interrupted)
-        console.warn(f"{len(codes)} of {len(rows)} jobs {'failed or were stopped' if stopped else 'failed'}")
+        told = [f"{len(codes) - stopped} of {len(rows)} jobs failed"] if len(codes) > stopped else []
+        told += ["the sweep was stopped; the same command with --resume does what is left"] if stopped else []
+        console.warn("; ".join(told))
         raise typer.Exit(codes[-1] if stopped else codes[0])

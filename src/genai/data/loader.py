@@ -52,10 +52,10 @@ class Loader:
                 f"trainer.batch_size is {batch_size}, the training set has {len(split)} samples",
                 fix="type trainer.batch_size=all, or a smaller number",
             )
-        if batch_size < num_micro:
+        if batch_size < num_micro:  # of the whole set; a number is refused with the settings
             raise ConfigError(
-                f"trainer.batch_size {batch_size} cannot be cut into {num_micro} micro-batches (devices x accumulate)",
-                fix=f"type trainer.batch_size={num_micro}",
+                f"{batch_size} samples cannot be cut into {num_micro} micro-batches (devices x accumulate)",
+                fix="type smaller trainer.devices or trainer.accumulate",
             )
         self.split = split.to(device)
         self.seed, self.batch_size, self.device, self.dtype = seed, batch_size, device, dtype

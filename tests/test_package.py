@@ -134,6 +134,17 @@ def test_the_sweep_script_prints_the_table(tmp_path: Path) -> None:
     assert all("told_apart_fraction" in line for line in table)
 
 
+@pytest.mark.parametrize(
+    ("script", "small"),
+    [("trainer_overhead", ["--rounds=1", "--steps=20"]), ("checkpoint_speed", ["--rounds=1", "--megabytes=4"])],
+)
+def test_the_measuring_scripts_run(script: str, small: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts/bench" / f"{script}.py"), *small]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "limit" in done.stdout, done.stderr
+    assert done.stderr == ""  # what it measured at this size is not judged
+
+
 def test_a_sweep_makes_a_run_for_every_combination(tmp_path: Path) -> None:
     words = [
         "train",

@@ -95,7 +95,7 @@ def trainer_loop(folder: Path, steps: int) -> float:
     begin = time.perf_counter()
     trainer.fit()
     seconds = (time.perf_counter() - begin) / steps
-    run.close("finished")
+    run.close()
     return seconds
 
 

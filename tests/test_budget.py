@@ -26,7 +26,7 @@ def test_the_first_limit_that_is_reached_ends_the_training() -> None:
     assert both.horizon(state()) == 500
     assert budget(max_minutes=1.0).used_up(state(seconds=60.0))
     assert budget(patience=3).used_up(state(evaluations_without_gain=3))
-    assert not budget().limited
+    assert not budget().used_up(state(step=10**9, samples=10**10, seconds=1e9))
 
 
 def test_minutes_give_a_horizon_that_is_measured_then_corrected_once() -> None:

@@ -122,6 +122,7 @@ def test_a_limit_of_the_kernel_in_the_middle_of_a_file_is_an_output_error(tmp_pa
     assert b"needs 1.0 MB" in told
     assert b"last good: step_00000010" in told
     assert b"model.safetensors" in told
+    assert b"ulimit" in told
     assert os.listdir(tmp_path) == ["step_00000010"]
     assert check(tmp_path, 10) == 10
 

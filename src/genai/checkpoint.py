@@ -420,5 +420,5 @@ def _output_error(error: OSError, folder: Path, needed: int) -> OutputError:
         return OutputError(f"no space left for a checkpoint (needs {needed / 1e6:,.1f} MB{free}); {good}", path=where,
                            fix=f"free some space{go_on}")  # fmt: skip
     fix = "raise the limit of ulimit -f" if error.errno == errno.EFBIG else "make the folder writable"
-    what = f"a checkpoint cannot be written: {error.strerror}; {good}"
+    what = f"a checkpoint cannot be written (needs {needed / 1e6:,.1f} MB): {error.strerror}; {good}"
     return OutputError(what, path=where, fix=f"{fix}{go_on}")

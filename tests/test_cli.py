@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from genai import api
 from genai.__main__ import run
 from genai.cli.failures import of_usage
 from genai.console import Console, Progress, clock, table_text
+from genai.errors import ConfigError
 
 SMALL = ["data=ring8", "threads=1", "trainer.max_steps=4", "trainer.preview_every=0", "net.width=8", "net.layers=1"]
 Captured = pytest.CaptureFixture[str]
@@ -315,6 +317,7 @@ def test_a_sweep_that_goes_on_skips_what_is_done(place: Path, capfd: Captured, m
         (["sample", "-n", "0"], "-n"),
         (["sample", "-n", "few"], "expected a whole number"),
         (["sample", "first", "seed=1"], "type --seed 1"),
+        (["eval", "first", "seed=1"], "unknown key 'seed'"),
         (["sample", "--format", "gif"], "--format"),
         (["sample", "--label"], "--label"),
         (["runs", "lst"], "did you mean 'list'?"),
@@ -332,6 +335,29 @@ def test_a_mistake_in_a_flag_is_a_line_with_exit_code_2(arguments: list[str], to
     assert all(line.startswith("error: ") for line in err.splitlines())
     assert "Traceback" not in err
     assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "options"),
+    [
+        ("train", [3], {}),
+        ("train", ["gan", 5], {}),
+        ("sample", ["first"], {"count": "x"}),
+        ("sample", ["first"], {"count": 1.5}),
+        ("sample", ["first"], {"count": True}),
+        ("sample", ["first"], {"seed": 1.5}),
+        ("sample", ["first"], {"labels": 3}),
+        ("sample", ["first"], {"labels": []}),
+        ("sample", ["first"], {"format": "gif"}),
+        ("sample", [7], {}),
+        ("evaluate", ["first", 7], {}),
+    ],
+)
+def test_a_wrong_argument_from_python_is_an_error_of_ours(
+    verb: str, arguments: list[Any], options: dict[str, Any], place: Path
+) -> None:
+    with pytest.raises(ConfigError):
+        getattr(api, verb)(*arguments, **options)
 
 
 def test_an_empty_folder_is_no_run(workplace: Path, capfd: Captured) -> None:

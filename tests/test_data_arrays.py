@@ -94,6 +94,14 @@ def test_points_get_unit_deviation_and_come_back(tmp_path: Path) -> None:
         opened(tmp_path / "b.npy")
 
 
+def test_classes_without_samples_are_told(tmp_path: Path) -> None:
+    x = np.zeros((30, 8, 8), np.uint8)
+    np.savez(tmp_path / "gaps.npz", x=x, y=np.arange(30) % 3 * 10)
+    np.savez(tmp_path / "whole.npz", x=x, y=np.arange(30) % 3)
+    assert opened(tmp_path / "gaps.npz").notes == ("18 of the 21 classes have no samples",)
+    assert opened(tmp_path / "whole.npz").notes == ()
+
+
 def test_text_labels_become_classes_by_name(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=noise(4, 8, 8), labels=np.array(["dog", "cat", "dog", "ant"]))
     data = opened(tmp_path / "a.npz")

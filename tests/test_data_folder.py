@@ -17,7 +17,7 @@ from PIL import Image
 
 from genai.data import folder as folder_module
 from genai.data.check import check
-from genai.data.images import decode, fit, frame_of, look_at
+from genai.data.images import Frame, decode, fit, frame_of, look_at
 from genai.data.source import Dataset, modality_of, open_data
 from genai.errors import DataError
 from genai.schema import DataConfig, PathText
@@ -152,6 +152,14 @@ def test_the_pictures_decide_the_size_and_the_notes_say_so(tmp_path: Path) -> No
     assert opened(tmp_path / "large", size=96).spec.shape == (1, 96, 96)
 
 
+def test_a_picture_of_any_size_fits_any_frame() -> None:
+    for size in (8, 28, 48, 64):
+        frame = Frame(1, size, size, fits=True)
+        for width in range(4, 70):
+            for height in range(4, 70, 3):
+                assert fit(Image.new("L", (width, height)), frame).size == (size, size)
+
+
 def test_odd_kinds_of_pictures_become_eight_bits(tmp_path: Path) -> None:
     def read(path: Path, channels: int) -> np.ndarray:
         frame, _ = frame_of([look_at(path)], config(path, channels=channels))
@@ -160,6 +168,13 @@ def test_odd_kinds_of_pictures_become_eight_bits(tmp_path: Path) -> None:
     deep = np.array([[0, 257, 65535], [32768, 256, 65279]], dtype=np.uint16)
     save(tmp_path / "deep.png", deep)
     assert np.array_equal(read(tmp_path / "deep.png", 1)[0], np.rint(deep / 257))
+    for name, values in (("bright.pgm", deep), ("dark.pgm", deep // 1000)):  # a dark one is not eight bits
+        header = f"P5 {values.shape[1]} {values.shape[0]} 65535\n".encode()
+        (tmp_path / name).write_bytes(header + values.astype(">u2").tobytes())
+        assert np.array_equal(read(tmp_path / name, 1)[0], np.rint(values / 257))
+    Image.fromarray(deep.astype(np.int32)).save(tmp_path / "whole.tiff")
+    with pytest.raises(DataError, match="32-bit"):
+        read(tmp_path / "whole.tiff", 1)
     alpha = np.zeros((2, 2, 4), np.uint8)
     alpha[0, 0] = (10, 20, 30, 255)
     save(tmp_path / "alpha.png", alpha)

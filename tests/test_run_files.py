@@ -69,6 +69,22 @@ def test_a_missing_checkpoint_or_metrics_file_is_found(tmp_path: Path) -> None:
     assert RunFolder.read(run.path).info.checkpoint == "step_00000002"
 
 
+def test_a_run_is_neither_read_nor_written_through_a_link(tmp_path: Path) -> None:
+    path = finished(tmp_path, "one").path
+    (tmp_path / "log").write_text("mine\n")
+    (path / "log.txt").symlink_to(tmp_path / "log")
+    run = RunFolder.reopen(path)
+    run.warn = lambda message: None
+    run.log("a line")
+    run.close()
+    assert (tmp_path / "log").read_text() == "mine\n"
+    (path / "metrics.jsonl").rename(tmp_path / "metrics")
+    (path / "metrics.jsonl").symlink_to(tmp_path / "metrics")
+    for opening in (RunFolder.read, RunFolder.reopen):
+        with pytest.raises(SecurityError, match=r"metrics\.jsonl"):
+            opening(path)
+
+
 @pytest.mark.parametrize("name", ["run.json", "config.json", "metrics.jsonl"])
 def test_a_folder_in_place_of_a_file_is_damage(tmp_path: Path, name: str) -> None:
     path = finished(tmp_path, "one").path

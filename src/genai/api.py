@@ -22,6 +22,7 @@ from genai.run import RunFolder, has_begun, home
 from genai.run_index import find, runs_root
 from genai.schema import Config, plain
 
+_FORMATS = ("files", "npz")
 Reference = str | Path | RunFolder | None  # a run or checkpoint folder, @last, @best:METRIC, part of a name, a run
 
 
@@ -33,6 +34,7 @@ def train(
     console: Console | None = None,
 ) -> RunFolder:
     """Trains `model` with Hydra overrides ("data=digits", "optim.lr=1e-3") and returns its run folder."""
+    _require_texts(model, *overrides)
     return train_config(compose_train(model, overrides, config_dirs), resume=resume, console=console)
 
 
@@ -50,6 +52,7 @@ def train_config(config: Config, *, resume: bool = False, console: Console | Non
 
 def resume(reference: Reference, *overrides: str, console: Console | None = None) -> RunFolder:
     """Goes on with a run, also with changed settings; each change is shown and recorded."""
+    _require_texts(*overrides)
     run = RunFolder.reopen(_path_of(reference))
     return training.go_on(run, lambda stored: change_config(stored, overrides), console)
 
@@ -75,9 +78,11 @@ def sample(
     console: Console | None = None,
 ) -> Path:
     """Draws `count` samples (of each label, where labels are named) and returns the folder they are written to."""
+    _require_texts(*overrides)
     count = 16 if count is None else count
-    if not 0 < count <= 10**7 or not 0 <= seed < 2**63 or isinstance(labels, str) or format not in ("files", "npz"):
-        what = f"count={count}, seed={seed}, labels={labels!r}, format={format!r}"
+    good = type(count) is int and 0 < count <= 10**7 and type(seed) is int and 0 <= seed < 2**63
+    if not good or not (labels is None or (isinstance(labels, list | tuple) and labels)) or format not in _FORMATS:
+        what = f"count={count!r}, seed={seed!r}, labels={labels!r}, format={format!r}"
         raise ConfigError(what, fix="count from 1, seed from 0, labels as a list, format 'files' or 'npz'")
     names = None if labels is None else [str(label) for label in labels]
     given = [*overrides, *([] if batch_size is None else [f"sampling.batch_size={batch_size}"])]
@@ -136,6 +141,7 @@ def evaluate(
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Held-out figures of a run; also written to RUN/eval/<name>.json. `data.*` overrides choose other data."""
+    _require_texts(*overrides)
     settings = compose_verb("eval", overrides)
     path = _path_of(reference)
     from genai.device import memory_errors
@@ -176,9 +182,16 @@ def evaluate(
     return measured
 
 
+def _require_texts(*texts: object) -> None:
+    if odd := [text for text in texts if not isinstance(text, str)]:
+        raise ConfigError(f"{odd[0]!r} is no text", fix="pass the model's name, and settings as 'KEY=VALUE'")
+
+
 def _path_of(reference: Reference) -> Path:
     if isinstance(reference, RunFolder):
         return reference.path
+    if not isinstance(reference, str | Path | None):
+        raise ConfigError(f"{reference!r} is no run", fix="pass a path, a name or what train returned")
     return find(None if reference is None else str(reference), runs_root())
 
 

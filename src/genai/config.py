@@ -22,7 +22,6 @@ from genai.settings import (
     Change,
     assign,
     component_schema,
-    contradictions,
     defaults_of,
     differences,
     from_plain,
@@ -79,8 +78,6 @@ def _finish(
     for group in ("net", "optim"):
         values[group] = _without_foreign(values.get(group), group, search, arguments)
     config = from_plain(values, search, mistakes=found)
-    if wrong := contradictions(config):
-        raise ConfigErrors(wrong)
     if no_data is not None:
         raise no_data
     return config
@@ -248,7 +245,7 @@ def _typed_overrides() -> list[str]:
 # -- settings on top of a run ------------------------------------------------------------------------------------------
 
 
-_FLAGS = {"seed", "count", "label", "out", "step"}  # of the verbs, which some type as settings
+_FLAGS = {"seed", "count", "label", "out", "step"}  # of `genai sample`, which some type as settings
 _SPLIT = ("valid_fraction", "split_seed")  # settings of data that say what is held out
 
 
@@ -295,7 +292,7 @@ def compose_verb(verb: Literal["sample", "eval"], overrides: Sequence[str]) -> V
     arguments = read_arguments(None, overrides, search, sweep=False, groups=groups, keys=keys)
     values = _compose(verb, arguments.hydra(search, None))
     mistakes = list(arguments.mistakes)
-    for key in _FLAGS & values.keys():
+    for key in _FLAGS & values.keys() if verb == "sample" else ():
         mistakes.append(ConfigError(f"'{key}' is no setting here", fix=f"type --{key} {values.pop(key)}"))
     if verb == "sample" and "data" in values:
         mistakes.append(ConfigError("sampling reads no data set", fix="drop the data settings"))
@@ -355,8 +352,6 @@ def change_config(config: Config, overrides: Sequence[str]) -> tuple[Config, lis
         else:
             assign(values, key, value)
     changed = from_plain(values, search, mistakes=mistakes)
-    if wrong := contradictions(changed):
-        raise ConfigErrors(wrong)
     return changed, differences(config, changed)
 
 

@@ -77,8 +77,8 @@ def encode(value: Any) -> bytes:
     try:
         return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        what = f"{error.object[error.start - 20 : error.end + 20]!r} is no UTF-8 text, and no run can keep it"
-        raise ConfigError(what, fix="choose another name") from error
+        what = f"{error.object[error.start : error.end]!r} is no UTF-8 text, and no run can keep it"
+        raise ConfigError(what, fix="choose another name, or type export LC_ALL=C.UTF-8 first") from error
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

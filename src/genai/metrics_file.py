@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genai.documents import FileFacts, unique_keys, write_atomically
-from genai.errors import CheckpointError
+from genai.errors import CheckpointError, SecurityError
 
 _MAX_PENDING = 100_000
 
@@ -52,8 +52,10 @@ class MetricsFile:
 
     def require(self, facts: FileFacts | None, *, whole: bool = False) -> None:
         """Raises CheckpointError unless the file begins with what was noted; what came later may follow, unless that
-        was the `whole`."""
+        was the `whole`. Raises SecurityError for a symbolic link."""
         fix = "restore it from a copy of the run"
+        if self.path.is_symlink():
+            raise SecurityError("a symbolic link where a file was expected", path=self.path, fix="put the file there")
         if not self.path.is_file():
             raise CheckpointError("a file of the run is missing", path=self.path, fix=fix)
         if facts is None:

@@ -244,7 +244,9 @@ class RunFolder:
     def log(self, text: str) -> None:
         """A line with its time at the end of log.txt."""
         try:
-            with open(self.path / LOG, "a", encoding="utf-8") as file:
+            # Never through a link: a copied run must not write into a file elsewhere.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            with open(os.open(self.path / LOG, flags, 0o666), "a", encoding="utf-8") as file:
                 file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text.rstrip()}\n")
         except OSError as error:
             self.tell(f"cannot write {self.path / LOG}: {error.strerror}; training goes on")

@@ -36,6 +36,8 @@ def from_plain(values: Any, search: SearchPath, *, mistakes: Sequence[ConfigErro
         config = read(_typed_by(values, search, found), values)
     except ConfigErrors as errors:
         found += errors.mistakes
+    if config is not None:
+        found += _contradictions(config)
     if found:
         unique = list({str(mistake): mistake for mistake in found}.values())
         raise ConfigErrors(unique)
@@ -43,7 +45,7 @@ def from_plain(values: Any, search: SearchPath, *, mistakes: Sequence[ConfigErro
     return Config(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Config)})
 
 
-def contradictions(config: Config) -> list[ConfigError]:
+def _contradictions(config: Config) -> list[ConfigError]:
     """Settings that are right one by one and wrong together."""
     trainer, found = config.trainer, []
     ends = (trainer.max_steps, trainer.max_samples, trainer.max_minutes, trainer.patience, trainer.grad_tolerance)

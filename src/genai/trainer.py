@@ -232,7 +232,7 @@ class Trainer:
             f"not finite at step {step}: {what}; samples {shown}; no checkpoint was changed",
             path=None if self.run is None else self.run.path,
             fix=f"go on with a smaller rate: genai resume {shlex.quote(str(self.run.path)) if self.run else 'RUN'} "
-            f"optim.lr={self.config.optim.lr / 3:.1g}",
+            f"optim.lr={min(self.config.optim.lr / 3, 1e-3):.1g}",
         )
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -312,6 +312,9 @@ class Trainer:
         def receive(number: int, frame: Any) -> None:
             if self._received:
                 self.console.stop()
+                if self.run is not None and self.run.info.checkpoint is not None:
+                    path = shlex.quote(str(self.run.path))
+                    self.console.warn(f"left at once; from the last checkpoint: genai resume {path}")
                 os._exit(128 + number)  # files are complete at every instant, and the lock goes with the process
             self._received = number
 

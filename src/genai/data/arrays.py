@@ -91,6 +91,8 @@ def source_of_arrays(
         known = np.array(class_names) if class_names else None
         test_found, _ = _labels(test_labels, known, len(test_x), path, "test labels")
     classes = len(class_names)
+    if found is not None and (empty := classes - len(np.unique(found))):
+        notes = (*notes, f"{empty} of the {classes} classes have no samples")
     header = sniff.ArrayHeader(x.shape, x.dtype.str, False, 0)
     if sniff.modality_of_array(header, path) == "points":
         if config.size is not None or config.channels is not None:

@@ -89,6 +89,8 @@ def decode(path: Path, frame: Frame) -> np.ndarray:
         with _open(path) as opened:
             if frame.fits:
                 opened.draft(None, (2 * frame.width, 2 * frame.height))  # a JPEG far too large is decoded at a fraction
+            if opened.mode == "I" and opened.format == "TIFF":
+                raise ValueError("signed or 32-bit whole numbers")
             image = ImageOps.exif_transpose(opened)
             image = _in_colours(image, frame.channels)
         return _as_array(fit(image, frame, path))
@@ -110,8 +112,9 @@ def fit(image: Image.Image, frame: Frame, path: object = None) -> Image.Image:
             fix=f"type data.size={frame.height}",
         )
     scale = min(width / frame.width, height / frame.height)
-    left, top = (width - frame.width * scale) / 2, (height - frame.height * scale) / 2
-    box = (left, top, left + frame.width * scale, top + frame.height * scale)
+    # Rounding may lead out of the picture by 1e-15, which Pillow refuses.
+    left, top = max(0.0, (width - frame.width * scale) / 2), max(0.0, (height - frame.height * scale) / 2)
+    box = (left, top, min(width, left + frame.width * scale), min(height, top + frame.height * scale))
     return image.resize((frame.width, frame.height), Image.Resampling.LANCZOS, box=box)
 
 
@@ -204,11 +207,8 @@ def _in_colours(image: Image.Image, channels: int) -> Image.Image:
     if image.mode == "F":
         raise ValueError("32-bit floating point values")
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        # 16-bit values come as "I" too; 65535 is white then.
-        if image.mode != "I" or values.max() > 255:
-            values = (values.clip(0, 65535) * 255 + 32767) // 65535
-        image = Image.fromarray(values.astype(np.uint8))
+        values = np.asarray(image).astype(np.int64).clip(0, 65535)  # 16 bits, also where Pillow says "I"
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -142,7 +142,6 @@ def open_data(
 ) -> Dataset:
     """The set split for training. With predicts="target" x is the label and cond["input"] what it is read from.
 
-
     Raises DataError for what cannot be read and where there are no labels to predict.
     """
     from genai.data.split import build

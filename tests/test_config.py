@@ -76,6 +76,22 @@ def test_the_net_follows_the_data_and_keeps_what_was_typed() -> None:
     assert configs.compose_train("gan", ["data=digits", "net=mlp"]).net.name == "mlp"
 
 
+def test_settings_for_a_kind_of_data_give_way_to_presets_and_to_what_is_typed(tmp_path: Path) -> None:
+    stated = yaml.safe_load(where("model=gan").read_text())["model"]["by_modality"]["points"]
+    pictures, points = configs.compose_train("gan", []), configs.compose_train("gan", ["data=ring8"])
+    assert points.trainer.batch_size == stated["trainer"]["batch_size"] != pictures.trainer.batch_size
+    assert plain(points.model).items() >= stated["model"].items()
+    assert plain(points.net)["fourier_features"] == stated["net"]["fourier_features"]
+    write(tmp_path, "more/experiment/gan/mine.yaml", "# @package _global_\ntrainer: {batch_size: 7}\n")
+    preset = configs.compose_train("gan", ["experiment=gan/mine", "data=ring8"], [tmp_path / "more"])
+    assert (preset.experiment, preset.trainer.batch_size) == ("gan/mine", 7)
+    assert preset.trainer.ema_half_life_samples == stated["trainer"]["ema_half_life_samples"]
+    assert configs.compose_train("gan", ["data=ring8", "trainer.batch_size=9"]).trainer.batch_size == 9
+    assert configs.compose_train("gan", ["data=ring8", "net=conv"]).net.name == "conv"
+    jobs = configs.run_hydra("gan", ["data=ring8,digits"], [], lambda c: c.trainer.batch_size, multirun=True)
+    assert [job.value for job in jobs] == [stated["trainer"]["batch_size"], pictures.trainer.batch_size]
+
+
 def test_a_path_alone_decides_the_kind_of_data(tmp_path: Path) -> None:
     np.savez(tmp_path / "points.npz", x=np.zeros((20, 2), np.float32))
     (tmp_path / "图 片").mkdir()
@@ -175,6 +191,11 @@ def test_broken_yaml_of_a_user_is_a_mistake_not_a_crash(tmp_path: Path) -> None:
     for content in ("a: [1", "- just\n- a list", "\x00", "a: !!python/object/apply:os.getcwd []"):
         write(tmp_path, "genai_configs/experiment/gan/broken.yaml", content)
         assert mistakes("gan", "experiment=gan/broken")
+
+
+def test_a_preset_without_its_first_line_says_so(tmp_path: Path) -> None:
+    write(tmp_path, "genai_configs/experiment/gan/mine.yaml", "seed: 3\n")
+    assert "# @package _global_" in mistakes("gan", "experiment=gan/mine")[0]
 
 
 # -- values that Hydra's grammar cannot read ---------------------------------------------------------------------------

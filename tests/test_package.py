@@ -145,6 +145,14 @@ def test_the_measuring_scripts_run(script: str, small: list[str], tmp_path: Path
     assert done.stderr == ""  # what it measured at this size is not judged
 
 
+def test_the_script_that_counts_modes_prints_a_line_for_each_run(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts/modes.py"), "gan", "seed=3", "trainer.max_steps=2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert [row[:3] for row in rows] == [["grid25", "3", "2"], ["ring8", "3", "2"]]
+
+
 def test_a_sweep_makes_a_run_for_every_combination(tmp_path: Path) -> None:
     words = [
         "train",

@@ -19,11 +19,13 @@ from genai.schema import Config, DataConfig, Dtype, SamplingConfig, Threads, hin
 from genai.search_path import SHIPPED, SearchPath, where
 from genai.settings import (
     AUTO,
+    BY_MODALITY,
     Change,
     assign,
     component_schema,
     defaults_of,
     differences,
+    flat,
     from_plain,
     read_config,
     text_keys,
@@ -62,15 +64,21 @@ def compose_train(model: str, overrides: Sequence[str], config_dirs: Sequence[Pa
 def _finish(
     values: dict[str, Any], model: str, search: SearchPath, arguments: Arguments, mistakes: Sequence[ConfigError] = ()
 ) -> Config:
-    """Resolves net=auto and checks. Mistakes of the configuration are told before those of the data."""
+    """Resolves what follows from the kind of data, and checks. Mistakes of the configuration are told before those of
+    the data."""
     found = list(mistakes)
     no_data: DataError | None = None
-    net = values.get("net")
-    if isinstance(net, dict) and net.get("name") == AUTO:
+    described = values.get("model")
+    stated = described.pop(BY_MODALITY, None) if isinstance(described, dict) else None
+    stated = stated if isinstance(stated, dict) else {}
+    is_auto = isinstance(values.get("net"), dict) and values["net"].get("name") == AUTO
+    if is_auto or stated:
         try:
-            name = _net_for_data(values, model)
-            defaults = defaults_of("net", name, search)
-            values = {**values, "net": _merged(defaults, {k: v for k, v in net.items() if k != "name"})}
+            modality = _modality_of(values, model)
+            values = _for_modality(stated.get(modality), values, search, arguments)
+            if is_auto:
+                net, defaults = values["net"], defaults_of("net", _net_for(modality, values, model), search)
+                values = {**values, "net": _merged(defaults, {k: v for k, v in net.items() if k != "name"})}
         except ConfigError as error:
             found.append(error)
         except DataError as error:
@@ -94,30 +102,46 @@ def _without_foreign(chosen: Any, group: str, search: SearchPath, arguments: Arg
     return {k: v for k, v in chosen.items() if k not in others or f"{group}.{k}" in arguments.settings}
 
 
-def _net_for_data(values: Mapping[str, Any], model: str) -> str:
-    data, nets = values.get("data"), values.get("model", {}).get("nets")
+def _for_modality(
+    stated: Mapping[str, Any] | None, values: dict[str, Any], search: SearchPath, arguments: Arguments
+) -> dict[str, Any]:
+    """The values with what the model states for this kind of data, where neither a preset nor what was typed says
+    otherwise."""
+    preset = values.get("experiment")
+    said = flat(defaults_of("experiment", preset, search)) if preset else {}
+    values = copy.deepcopy(values)
+    for key, value in flat(stated or {}).items():
+        if key not in said and key not in arguments.settings:
+            assign(values, key, value)
+    return values
+
+
+def _modality_of(values: Mapping[str, Any], model: str) -> str:
+    """What the samples of the data are; empty where a plug-in does not say. Raises DataError where the path is none."""
+    data = values.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("name"), str):
         raise ConfigError(f"'{model}' names no data set of its own", fix="add data=NAME or data.path=PATH")
-    if not isinstance(nets, dict):
-        raise ConfigError(f"'{model}' names no nets (model.nets)", fix="add net=NAME")
     if data.get("codec") is not None:
-        modality = "latent" if "latent" in nets else "image"
-    else:
-        modality = _modality(data["name"], data.get("path"))
-        if not modality and len(set(nets.values())) == 1:
-            return str(next(iter(nets.values())))
-    if modality not in nets:
-        known = ", ".join(nets)
-        what = f"{modality} data" if modality else f"data={data['name']}"
-        raise ConfigError(f"'{model}' names no net for {what}, only for {known}", fix="add net=NAME")
-    return str(nets[modality])
-
-
-def _modality(name: str, path: Any) -> str:
-    """What the samples of a set are; empty where a plug-in does not say. Raises DataError where the path is no data."""
+        return "latent"
+    name, path = data["name"], data.get("path")
     if path is None and name != "path" and not registry.find("data", name).modality:
         return ""
     return modality_of(name, None if path is None else str(path))
+
+
+def _net_for(modality: str, values: Mapping[str, Any], model: str) -> str:
+    nets = values.get("model", {}).get("nets")
+    if not isinstance(nets, dict):
+        raise ConfigError(f"'{model}' names no nets (model.nets)", fix="add net=NAME")
+    if modality == "latent" and modality not in nets:
+        modality = "image"
+    if not modality and len(set(nets.values())) == 1:
+        return str(next(iter(nets.values())))
+    if modality not in nets:
+        known = ", ".join(nets)
+        what = f"{modality} data" if modality else f"data={values['data']['name']}"
+        raise ConfigError(f"'{model}' names no net for {what}, only for {known}", fix="add net=NAME")
+    return str(nets[modality])
 
 
 def _merged(defaults: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,7 +202,7 @@ def run_hydra(
         outcomes.append(outcome)
         started = time.monotonic()
         try:
-            outcome.value = task(_finish(_to_plain(values), model, search, arguments))
+            outcome.value = task(_finish(_to_plain(values, _hydra_config()), model, search, arguments))
         except Exception as error:
             outcome.error = error
             if multirun:
@@ -231,12 +255,18 @@ def _check_sweep(model: str, arguments: Arguments, search: SearchPath) -> None:
         raise ConfigErrors(found)
 
 
+def _hydra_config() -> Any:
+    """What Hydra says of the job that it runs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return HydraConfig.get()
+
+
 def _typed_overrides() -> list[str]:
     """What was typed for this job, for people to read: without the marks that Hydra's grammar needs."""
-    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    items = cast("list[str]", OmegaConf.to_container(HydraConfig.get().overrides.task))
+    items = cast("list[str]", OmegaConf.to_container(_hydra_config().overrides.task))
     task = [item.lstrip("+").replace("\\", "") for item in items]
     added = {f"{key}=null" for key in BUDGETS}  # in place of default budgets
     return [item for item in task if not item.startswith("model=") and item not in added]
@@ -391,9 +421,10 @@ def _compose(root: str, overrides: list[str]) -> dict[str, Any]:
             with open_dict(config.hydra):
                 config.hydra.job.num, config.hydra.job.id = 0, "0"
             HydraConfig.instance().set_config(config)  # for ${hydra:...}
+            of_hydra = config.hydra
             with open_dict(config):
                 del config["hydra"]
-            return _to_plain(config)
+            return _to_plain(config, of_hydra)
         except (ConfigError, SecurityError):
             raise
         except Exception as error:
@@ -410,7 +441,8 @@ def _refuse_code(config: Any) -> None:
         raise SecurityError(f"a YAML makes Hydra call '{named[0][:60]}'", fix="remove it from the folders of configs")
 
 
-def _to_plain(config: Any) -> dict[str, Any]:
+def _to_plain(config: Any, of_hydra: Any) -> dict[str, Any]:
+    """A composed configuration as plain data, with the preset that Hydra chose under `experiment`."""
     from omegaconf import OmegaConf
 
     try:
@@ -418,6 +450,11 @@ def _to_plain(config: Any) -> dict[str, Any]:
     except Exception as error:  # an interpolation that leads nowhere
         raise _of_hydra(error) from error
     assert isinstance(values, dict)
+    preset = of_hydra.runtime.choices.get("experiment")
+    if preset not in (None, "null"):
+        if values.get("experiment") is not None:  # what it says was put below its group
+            raise ConfigError(f"the preset '{preset}' sets nothing", fix="begin it with the line # @package _global_")
+        values["experiment"] = preset
     return cast(dict[str, Any], values)
 
 

@@ -26,6 +26,7 @@ from genai.search_path import SearchPath
 
 BASES: dict[str, type] = {"model": ModelConfig, "net": NetConfig, "data": DataConfig, "optim": OptimConfig}
 AUTO = "auto"  # the net that the model names for the kind of data
+BY_MODALITY = "by_modality"  # in a model's YAML: modality -> settings that replace the others for such data
 
 
 def from_plain(values: Any, search: SearchPath, *, mistakes: Sequence[ConfigError] = ()) -> Config:
@@ -82,6 +83,7 @@ def component_schema(group: str, name: str, search: SearchPath) -> type:
 @cache
 def _schema_of_yaml(group: str, name: str, search: SearchPath) -> type:
     base, defaults = BASES[group], defaults_of(group, name, search)
+    defaults.pop(BY_MODALITY, None)
     return schema_of_defaults(name, defaults, base) if defaults.keys() - hints(base).keys() else base
 
 
@@ -122,7 +124,7 @@ def to_yaml(config: Config) -> str:
 
 Kind = Literal["harmless", "schedule", "impossible"]
 
-_HARMLESS = {"device", "dtype", "compile", "deterministic", "threads", "data.path", "data.workers"}
+_HARMLESS = {"experiment", "device", "dtype", "compile", "deterministic", "threads", "data.path", "data.workers"}
 _SCHEDULE = {f"trainer.{name}" for name in ("max_steps", "max_samples", "max_minutes", "batch_size")}
 _IMPOSSIBLE = {"optim.name"}
 

@@ -13,7 +13,6 @@ import hashlib
 import os
 import re
 import secrets
-import shlex
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from genai import documents as plain_documents
 from genai import tensorfile
 from genai.documents import FileFacts, sync_folder
-from genai.errors import CheckpointError, ConfigErrors, NonFiniteError, OutputError, SecurityError
+from genai.errors import CheckpointError, ConfigErrors, NonFiniteError, OutputError, SecurityError, to_resume
 from genai.faults import fault
 from genai.schema import Natural, Range, plain, read
 
@@ -411,7 +410,7 @@ def _output_error(error: OSError, folder: Path, needed: int) -> OutputError:
         last = None
     good = f"last good: {last.path.name}" if last is not None else "there is no checkpoint yet"
     where = folder / error.filename if isinstance(error.filename, str) else folder
-    go_on = f", then type genai resume {shlex.quote(str(folder.parent))}" if last is not None else ""
+    go_on = f", then type {to_resume(folder.parent)}" if last is not None else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         try:
             free = f", {shutil.disk_usage(folder).free / 1e6:,.1f} MB free"

@@ -97,6 +97,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     sync_folder(path.parent)
 
 
+def open_to_append(path: Path) -> int:
+    """A descriptor, but never through a link: a copied run must not write into a file elsewhere. Raises OSError."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+
+
 def sync_folder(path: Path) -> None:
     """Makes renames inside a folder survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

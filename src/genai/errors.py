@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+
+
+def to_resume(run: object) -> str:
+    """What to type to go on with the run at this path."""
+    return f"genai resume {shlex.quote(str(run))}"
+
 
 class GenaiError(Exception):
     """`what` was got and expected, `path` is the file concerned, `fix` is what to type."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from genai.contract import FirstStage, Model, Spec
 from genai.data.codec import Codec, LatentSplit
 from genai.data.source import Dataset, SeenBy, open_data
 from genai.device import Runtime, memory_errors, start
-from genai.errors import CheckpointError, ConfigError, ConfigErrors
+from genai.errors import CheckpointError, ConfigError, ConfigErrors, to_resume
 from genai.registry import find, load
 from genai.run import RunFolder, home
 from genai.schema import Config, plain, read
@@ -136,7 +135,7 @@ def locate(path: Path, *, step: str = "latest") -> tuple[RunFolder | None, Check
         checkpoint = checkpoints.newest(run.checkpoints, warn=None, run_id=run.id)
         if checkpoint is None:
             trains = run.info.status == "running"
-            fix = "wait, it is being trained" if trains else f"type genai resume {shlex.quote(str(path))}"
+            fix = "wait, it is being trained" if trains else f"type {to_resume(path)}"
             raise CheckpointError("this run has no checkpoint yet", path=path, fix=fix)
         return run, checkpoint
     if step == "best":

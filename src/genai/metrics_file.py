@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from genai.documents import FileFacts, unique_keys, write_atomically
+from genai.documents import FileFacts, open_to_append, unique_keys, write_atomically
 from genai.errors import CheckpointError, SecurityError
 
 _MAX_PENDING = 100_000
@@ -120,8 +120,7 @@ class MetricsFile:
         content = memoryview(whole)
         try:
             if self._descriptor is None:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-                self._descriptor = os.open(self.path, flags, 0o666)
+                self._descriptor = open_to_append(self.path)
             start = os.fstat(self._descriptor).st_size
             try:
                 while len(content):

@@ -9,7 +9,6 @@ import math
 import os
 import re
 import secrets
-import shlex
 import shutil
 import sys
 import uuid
@@ -30,6 +29,7 @@ from genai.errors import (
     Interrupted,
     OutputError,
     SecurityError,
+    to_resume,
 )
 from genai.lock import Lock, is_held
 from genai.metrics_file import MetricsFile
@@ -244,9 +244,7 @@ class RunFolder:
     def log(self, text: str) -> None:
         """A line with its time at the end of log.txt."""
         try:
-            # Never through a link: a copied run must not write into a file elsewhere.
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-            with open(os.open(self.path / LOG, flags, 0o666), "a", encoding="utf-8") as file:
+            with open(documents.open_to_append(self.path / LOG), "a", encoding="utf-8") as file:
                 file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text.rstrip()}\n")
         except OSError as error:
             self.tell(f"cannot write {self.path / LOG}: {error.strerror}; training goes on")
@@ -406,7 +404,7 @@ def _refuse_taken(path: Path) -> None:
     killed before it began left behind is nobody's."""
     run = path / RUN
     if checkpoints.steps(path / "checkpoints") or has_begun(path):
-        fix = f"type genai resume {shlex.quote(str(path))}, or choose another run.dir"
+        fix = f"type {to_resume(path)}, or choose another run.dir"
         raise BusyError("this folder holds a run already", path=path, fix=fix)
     if run.exists():
         return

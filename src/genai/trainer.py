@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from genai.data.loader import Loader
 from genai.data.order import step_index
 from genai.data.source import Dataset
 from genai.device import Runtime
-from genai.errors import CheckpointError, ConfigError, ConfigErrors, DataError, Interrupted, NonFiniteError
+from genai.errors import CheckpointError, ConfigError, ConfigErrors, DataError, Interrupted, NonFiniteError, to_resume
 from genai.evaluation import evaluating, held_out_terms
 from genai.faults import fault
 from genai.meters import Meters, Pace
@@ -231,7 +230,7 @@ class Trainer:
         return NonFiniteError(
             f"not finite at step {step}: {what}; samples {shown}; no checkpoint was changed",
             path=None if self.run is None else self.run.path,
-            fix=f"go on with a smaller rate: genai resume {shlex.quote(str(self.run.path)) if self.run else 'RUN'} "
+            fix=f"go on with a smaller rate: {to_resume(self.run.path if self.run else 'RUN')} "
             f"optim.lr={min(self.config.optim.lr / 3, 1e-3):.1g}",
         )
 
@@ -285,7 +284,7 @@ class Trainer:
                     self._draw_preview()
             self._show()
         if self._signal:
-            fix = f"type genai resume {shlex.quote(str(self.run.path))}" if self.run is not None else ""
+            fix = f"type {to_resume(self.run.path)}" if self.run is not None else ""
             raise Interrupted(f"stopped at step {state.step}, saved", signal=self._signal, fix=fix)
 
     def _due(self, every: int) -> bool:
@@ -313,8 +312,7 @@ class Trainer:
             if self._received:
                 self.console.stop()
                 if self.run is not None and self.run.info.checkpoint is not None:
-                    path = shlex.quote(str(self.run.path))
-                    self.console.warn(f"left at once; from the last checkpoint: genai resume {path}")
+                    self.console.warn(f"left at once; from the last checkpoint: {to_resume(self.run.path)}")
                 os._exit(128 + number)  # files are complete at every instant, and the lock goes with the process
             self._received = number
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from genai.config import Change, read_config
 from genai.console import Console
-from genai.errors import CheckpointError, ConfigError, GenaiError, Interrupted, PeerLostError, Reported
+from genai.errors import CheckpointError, ConfigError, GenaiError, Interrupted, PeerLostError, Reported, to_resume
 from genai.run import RunFolder
 from genai.run_index import find, runs_root
 from genai.schema import Config, PathText, plain
@@ -88,7 +88,7 @@ def train(run: RunFolder, plan: Plan, console: Console) -> RunFolder:
 def _interrupted(run: RunFolder, number: int) -> Interrupted:
     if run.info.checkpoint is None:
         return Interrupted("stopped before anything was saved", signal=number)
-    fix = f"type genai resume {shlex.quote(str(run.path))}"
+    fix = f"type {to_resume(run.path)}"
     return Interrupted(f"stopped, saved at step {run.info.steps}", signal=number, fix=fix)
 
 
@@ -123,7 +123,7 @@ def _train_in_ranks(run: RunFolder, plan: Plan, console: Console) -> None:
     finally:
         run.refresh()
     if ended.killed_by:
-        fix = f"type genai resume {shlex.quote(str(run.path))}" if run.info.checkpoint else ""
+        fix = f"type {to_resume(run.path)}" if run.info.checkpoint else ""
         raise PeerLostError(f"process {ended.rank} of {count} was killed by signal {ended.killed_by}", fix=fix)
     if ended.code > 128:
         raise _interrupted(run, ended.code - 128)
@@ -225,7 +225,7 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Any, console: Cons
         console.note(line)
         run.log(line)
     if trainer.budget.used_up(trainer.state):
-        more = f"genai resume {shlex.quote(str(run.path))} trainer.max_steps={2 * trainer.state.step or 1000}"
+        more = f"{to_resume(run.path)} trainer.max_steps={2 * trainer.state.step or 1000}"
         console.warn(f"its budget is used up, nothing is left to train; to go on further: {more}")
     console.start(f"{config.model.name} on {data.name}")
 

@@ -24,14 +24,14 @@ def inspect(
 
 def _of_checkpoint(reference: str) -> dict[str, Any]:
     from genai import checkpoint as checkpoints
-    from genai.errors import CheckpointError
+    from genai.errors import CheckpointError, to_resume
     from genai.run_index import find, runs_root
 
     folder = find(reference, runs_root())
     if (folder / "run.json").is_file():
         newest = checkpoints.newest(folder / "checkpoints", warn=None)
         if newest is None:
-            raise CheckpointError("this run has no checkpoint", path=folder, fix=f"type genai resume {folder}")
+            raise CheckpointError("this run has no checkpoint", path=folder, fix=f"type {to_resume(folder)}")
         checkpoint = newest
     else:
         checkpoint = checkpoints.named(folder)

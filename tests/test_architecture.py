@@ -20,7 +20,7 @@ LAYERS = [
     ["trainer"],
     ["evaluation"],
     ["sampler", "writers"],
-    ["factory", "budget", "launch", "meters"],
+    ["factory", "budget", "launch", "meters", "health"],
     ["config", "search_path", "settings", "overrides"],
     [
         "models",

@@ -131,7 +131,7 @@ def test_the_sweep_script_prints_the_table(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     table = [line for line in done.stdout.splitlines() if "finished" in line]
     assert len(table) == 2
-    assert all("told_apart_fraction" in line for line in table)
+    assert all("pair_sign" in line for line in table)
 
 
 @pytest.mark.parametrize(
@@ -180,4 +180,4 @@ def test_a_sweep_makes_a_run_for_every_combination(tmp_path: Path) -> None:
     runs = json.loads(listed.stdout)
     assert len(runs) == 4
     assert all(run["status"] == "finished" and run["steps"] == 8 for run in runs)
-    assert all("valid/told_apart_fraction" in run["metrics"] for run in runs)
+    assert all("valid/pair_sign" in run["metrics"] for run in runs)

@@ -189,7 +189,7 @@ def test_an_unconditional_model_has_no_labels(tmp_path: Path) -> None:
     assert np.load(out / "samples.npz", allow_pickle=False).files == ["samples"]
     with pytest.raises(ConfigError, match="without labels"):
         genai.sample(folder, count=3, labels=["3"], out=tmp_path / "out", console=QUIET)
-    assert "told_apart_fraction" in genai.evaluate(folder, console=QUIET)
+    assert "pair_sign" in genai.evaluate(folder, console=QUIET)
 
 
 def test_the_api_takes_runs_numbers_and_nothing_silly(run: Path, tmp_path: Path) -> None:

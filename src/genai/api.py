@@ -23,6 +23,7 @@ from genai.run_index import find, runs_root
 from genai.schema import Config, plain
 
 _FORMATS = ("files", "npz")
+_COUNTS = {"generate": 16, "interpolate": 8}  # samples drawn, or samples that a path leads through
 Reference = str | Path | RunFolder | None  # a run or checkpoint folder, @last, @best:METRIC, part of a name, a run
 
 
@@ -75,15 +76,20 @@ def sample(
     batch_size: int | None = None,
     raw: bool = False,
     format: Literal["files", "npz"] = "files",
+    task: Literal["generate", "interpolate"] = "generate",
     console: Console | None = None,
 ) -> Path:
-    """Draws `count` samples (of each label, where labels are named) and returns the folder they are written to."""
+    """Draws `count` samples (of each label, where labels are named) and returns the folder they are written to.
+
+    With task="interpolate": closed paths through `count` samples, sampling.frames from each to the next.
+    """
     _require_texts(*overrides)
-    count = 16 if count is None else count
-    good = type(count) is int and 0 < count <= 10**7 and type(seed) is int and 0 <= seed < 2**63
+    count = count if count is not None else _COUNTS.get(task, 0)
+    good = task in _COUNTS and type(count) is int and 0 < count <= 10**7 and type(seed) is int and 0 <= seed < 2**63
     if not good or not (labels is None or (isinstance(labels, list | tuple) and labels)) or format not in _FORMATS:
-        what = f"count={count!r}, seed={seed!r}, labels={labels!r}, format={format!r}"
-        raise ConfigError(what, fix="count from 1, seed from 0, labels as a list, format 'files' or 'npz'")
+        what = f"count={count!r}, seed={seed!r}, labels={labels!r}, format={format!r}, task={task!r}"
+        fix = "count from 1, seed from 0, labels as a list, format 'files' or 'npz', task 'generate' or 'interpolate'"
+        raise ConfigError(what, fix=fix)
     names = None if labels is None else [str(label) for label in labels]
     given = [*overrides, *([] if batch_size is None else [f"sampling.batch_size={batch_size}"])]
     settings = compose_verb("sample", given)
@@ -105,10 +111,15 @@ def sample(
         indices = None if names is None else [sampler.label_index(spec, name) for name in names]
         plan = sampler.plan(spec, seed=seed, count=count, labels=indices)
         with memory_errors(f"type sampling.batch_size={max(1, sampling.batch_size // 2)}"):
-            values = sampler.samples(trained, plan, sampling)
+            if task == "interpolate":
+                plan, batches = sampler.draw_paths(trained.model, plan, count, runtime, sampling)
+            else:
+                batches = sampler.draw(trained.model, plan, runtime, sampling)
+            values = sampler.decoded(trained, batches)
         texts = {"genai:seed": str(seed), "genai:step": str(checkpoint.step), "genai:checkpoint": checkpoint.sha256}
         writers.clear(folder)
-        files = writers.write(folder, values, plan.labels, trained.output, texts, npz=format == "npz")
+        along = (count, sampling.frames) if task == "interpolate" else None
+        files = writers.write(folder, values, plan.labels, trained.output, texts, npz=format == "npz", along=along)
         record = {
             "run": trained.config.model.name if trained.run is None else trained.run.info.name,
             "model": trained.config.model.name,
@@ -119,6 +130,7 @@ def sample(
             "options": {
                 "count": count,
                 "label": names,
+                "task": task,
                 "raw": raw,
                 "format": format,
                 "device": str(runtime.device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -85,6 +86,7 @@ class Update:
     every: int = 1  # n_critic, lazy penalties: due at steps divisible by it
     start: int = 0  # first step at which it is due
     second_order: bool = False  # differentiates a gradient: runs uncompiled and outside autocast
+    full_precision: bool = False  # runs outside autocast
 
     @property
     def prefix(self) -> str:
@@ -92,6 +94,20 @@ class Update:
 
     def due(self, step: int) -> bool:
         return step >= self.start and (step - self.start) % self.every == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarm:
+    """A logged term that shows that training goes wrong, and what to do then.
+
+    It rings when the mean of `term` over the last `samples` samples lies above or below its bound.
+    """
+
+    term: str  # as in metrics.jsonl: <update>/<term>, valid/<term>, preview/<term>
+    says: str  # what is wrong, and what to type
+    above: float = math.inf
+    below: float = -math.inf
+    samples: int = 20_000
 
 
 @dataclass(frozen=True)
@@ -126,6 +142,14 @@ class Model(nn.Module, ABC):
     def updates(self) -> Sequence[Update]:
         """Asked once, when training starts."""
 
+    def alarms(self) -> Sequence[Alarm]:
+        """What the trainer watches for; asked once, when training starts."""
+        return ()
+
+    def notes(self) -> Sequence[str]:
+        """Lines that say what settings left to the model ("auto") became."""
+        return ()
+
     @abstractmethod
     def draw(self, request: Request) -> Tensor:
         """(count, *spec.shape) in model units, or predictions for a discriminative model."""
@@ -133,6 +157,14 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def evaluate(self, batch: Batch) -> Terms:
         """Held-out terms that average by weight, units in their names."""
+
+
+@runtime_checkable
+class Interpolates(Protocol):
+    """A model that draws what lies between two samples."""
+
+    def draw_between(self, first: Request, second: Request, share: Tensor) -> Tensor:
+        """(count, *spec.shape): `share` (count,), 0 to 1, of the way from the first samples to the second."""
 
 
 @runtime_checkable

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genai.contract import Model, Request, Spec
+from genai import registry
+from genai.contract import Interpolates, Model, Request, Spec
 from genai.device import Runtime, mix
 from genai.errors import ConfigError
 from genai.factory import Trained
@@ -71,24 +72,64 @@ def draw(model: Model, drawn: Plan, runtime: Runtime, sampling: SamplingConfig) 
     """
     if model.predicts != "data":
         raise ConfigError("this model predicts a target and needs an input", fix="type genai eval RUN")
-    batch_size = sampling.batch_size
-    for start in range(0, len(drawn), batch_size):
-        positions = range(start, min(start + batch_size, len(drawn)))
-        rows = [*positions, *[positions[-1]] * (batch_size - len(positions))]
-        cond = {}
-        if drawn.labels is not None:
-            cond["label"] = torch.tensor([drawn.labels[i] for i in rows], device=runtime.device)
-        request = Request(
-            count=batch_size,
-            cond=cond,
-            generators=[torch.Generator().manual_seed(drawn.seeds[i]) for i in rows],
-            device=runtime.device,
-            dtype=runtime.dtype,
-            truncation=sampling.truncation,
-        )
-        runtime.seed(drawn.seeds[start])
+    for rows, kept in _batches(len(drawn), sampling.batch_size):
+        runtime.seed(drawn.seeds[rows[0]])
         with torch.no_grad(), runtime.autocast():
-            yield model.draw(request)[: len(positions)]
+            yield model.draw(_request(drawn, rows, runtime, sampling))[:kept]
+
+
+def draw_paths(
+    model: Model, drawn: Plan, count: int, runtime: Runtime, sampling: SamplingConfig
+) -> tuple[Plan, Iterator[Tensor]]:
+    """Closed paths through each `count` samples of a plan: sampling.frames from each sample to the next, and from the
+    last to the first. The plan of all that is drawn, and batches as by `draw`.
+
+    Raises ConfigError for a model that cannot, and for a path of one sample.
+    """
+    if not isinstance(model, Interpolates):
+        able = ", ".join(
+            n for n, c in registry.components("model").items() if issubclass(registry.load(c.target), Interpolates)
+        )
+        raise ConfigError("this model draws nothing between two samples", fix=f"models that do: {able or 'none'}")
+    if count < 2:
+        raise ConfigError(f"an interpolation of {count} sample leads nowhere", fix="type -n 2 or more")
+    first = [i for i in range(len(drawn)) for _ in range(sampling.frames)]
+    second = [i - i % count + (i + 1) % count for i in first]
+    starts, ends = (
+        Plan(tuple(drawn.seeds[i] for i in end), drawn.labels and tuple(drawn.labels[i] for i in end))
+        for end in (first, second)
+    )
+
+    def batches() -> Iterator[Tensor]:
+        share = (torch.arange(len(starts)) % sampling.frames / sampling.frames).to(runtime.device, runtime.dtype)
+        for rows, kept in _batches(len(starts), sampling.batch_size):
+            one, other = (_request(end, rows, runtime, sampling) for end in (starts, ends))
+            runtime.seed(starts.seeds[rows[0]])
+            with torch.no_grad(), runtime.autocast():
+                yield model.draw_between(one, other, share[rows])[:kept]
+
+    return starts, batches()
+
+
+def _batches(count: int, batch_size: int) -> Iterator[tuple[list[int], int]]:
+    """Positions of each batch, filled up with copies of the last, and how many of them are wanted."""
+    for start in range(0, count, batch_size):
+        positions = range(start, min(start + batch_size, count))
+        yield [*positions, *[positions[-1]] * (batch_size - len(positions))], len(positions)
+
+
+def _request(drawn: Plan, rows: Sequence[int], runtime: Runtime, sampling: SamplingConfig) -> Request:
+    cond = {}
+    if drawn.labels is not None:
+        cond["label"] = torch.tensor([drawn.labels[i] for i in rows], device=runtime.device)
+    return Request(
+        count=len(rows),
+        cond=cond,
+        generators=[torch.Generator().manual_seed(drawn.seeds[i]) for i in rows],
+        device=runtime.device,
+        dtype=runtime.dtype,
+        truncation=sampling.truncation,
+    )
 
 
 def data_units(x: Tensor, spec: Spec) -> Tensor:
@@ -101,9 +142,8 @@ def data_units(x: Tensor, spec: Spec) -> Tensor:
     return values.round().clamp(0, 255).to(torch.uint8) if spec.modality == "image" else values
 
 
-def samples(trained: Trained, drawn: Plan, sampling: SamplingConfig) -> np.ndarray:
-    """All samples, decoded, in data units."""
-    batches = draw(trained.model, drawn, trained.runtime, sampling)
+def decoded(trained: Trained, batches: Iterator[Tensor]) -> np.ndarray:
+    """All samples of batches in data units."""
     return np.concatenate([data_units(trained.decode(x), trained.output).numpy() for x in batches])
 
 

@@ -26,6 +26,7 @@ from genai.device import Runtime
 from genai.errors import CheckpointError, ConfigError, ConfigErrors, DataError, Interrupted, NonFiniteError, to_resume
 from genai.evaluation import evaluating, held_out_terms
 from genai.faults import fault
+from genai.health import Watch
 from genai.meters import Meters, Pace
 from genai.optim import Ema, global_norm, lr_scale, pack_state, unpack_state
 from genai.registry import find, load
@@ -51,7 +52,8 @@ class Learner:
 class Trainer:
     """Trains `model` on `data` into `run` (None in every process but the first).
 
-    `preview` draws a fixed picture of the model it is given, for a step: at step 0, on intervals and at the end.
+    `preview` draws a fixed picture of the model it is given, for a step, and returns what it measures of it: at step 0,
+    on intervals and at the end.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Trainer:
         runtime: Runtime,
         console: Console,
         run: RunFolder | None,
-        preview: Callable[[Model, int], None] | None = None,
+        preview: Callable[[Model, int], Mapping[str, float]] | None = None,
     ) -> None:
         self.model, self.data, self.config, self.runtime = model, data, config, runtime
         self.console, self.run, self.preview = console, run, preview
@@ -113,6 +115,7 @@ class Trainer:
         self.stop_metric = settings.stop_metric or model.stop_metric
         self.meters = Meters([u.prefix for u in self.updates], runtime)
         self.pace = Pace()
+        self.watch = Watch(model.alarms())
         self._bad_step: Tensor | None = None  # on an accelerator: the first step that was not finite, or -1
         self._gradient_norms: dict[str, Tensor] = {}  # of each update's last step
         self._signal = 0
@@ -164,7 +167,7 @@ class Trainer:
             for i, (batch, share) in enumerate(zip(micro_batches, shares, strict=True)):
                 # Reseeded here, so that every call of the closure sees one function, and a resume needs no RNG state.
                 runtime.seed(self.config.seed, state.step, number, self.first_micro + i)
-                with runtime.autocast(not update.second_order):
+                with runtime.autocast(not (update.second_order or update.full_precision)):
                     terms = update.loss(batch, state.samples)
                 if share is not None:
                     terms = {name: term * share for name, term in terms.items()}
@@ -273,6 +276,10 @@ class Trainer:
                 if not self._signal:  # a signal cuts an evaluation short
                     record |= {f"valid/{name}": value for name, value in held_out.items()}
                     gained = self._note_gain(held_out)
+            if self._due(settings.preview_every) and not self._signal:
+                record |= self._log()
+                with self.pace.pause():
+                    record |= self._draw_preview()
             if record:
                 self._write(record)
             late = settings.save_minutes is not None and state.seconds - saved_seconds > 60 * settings.save_minutes
@@ -280,8 +287,6 @@ class Trainer:
                 if gained or late or self._due(settings.save_every):
                     self.save()
                     saved_seconds = state.seconds
-                if self._due(settings.preview_every) and not self._signal:
-                    self._draw_preview()
             self._show()
         if self._signal:
             fix = f"type {to_resume(self.run.path)}" if self.run is not None else ""
@@ -378,6 +383,9 @@ class Trainer:
     def _write(self, record: Mapping[str, float]) -> None:
         state = self.state
         if self.run is not None:
+            for warning in self.watch.read(record, state.samples):
+                self.console.warn(f"step {state.step:,}: {warning}")
+                self.run.log(f"warning: {warning}")
             self.run.append_metrics({"step": state.step, "samples": state.samples, "seconds": state.seconds, **record})
 
     def _show(self) -> None:
@@ -398,10 +406,11 @@ class Trainer:
             )
         )
 
-    def _draw_preview(self) -> None:
-        if self.preview is not None and self.runtime.main:
-            with evaluating(self.averaged) as model:
-                self.preview(model, self.state.step)
+    def _draw_preview(self) -> dict[str, float]:
+        if self.preview is None or not self.runtime.main:
+            return {}
+        with evaluating(self.averaged) as model:
+            return {f"preview/{name}": value for name, value in self.preview(model, self.state.step).items()}
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 

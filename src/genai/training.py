@@ -23,6 +23,7 @@ from genai.signals import interrupting
 
 if TYPE_CHECKING:
     from genai.contract import Model
+    from genai.data.source import Dataset
     from genai.device import Runtime
 
 
@@ -168,7 +169,7 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
                 runtime=runtime,
                 console=console,
                 run=run if runtime.main else None,
-                preview=_previewer(run, model, config, runtime, codec) if runtime.main else None,
+                preview=_previewer(run, model, data, config, runtime, codec) if runtime.main else None,
             )
             warn = console.warn if runtime.main else _silent
             newest = checkpoints.newest(run.checkpoints, warn=warn, run_id=run.id)
@@ -220,6 +221,7 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Any, console: Cons
     lines += [f"data: {data.name}, {counts}, {data.spec.modality} {shape}, {classes} classes"]
     lines += [f"data: {text}" for text in data.notes]
     lines += [f"model: {config.model.name}, {parameters:,} parameters; run: {run.path}"]
+    lines += [f"model: {text}" for text in model.notes()]
     lines += [] if started else [f"resumed from step {trainer.state.step} (verified)"]
     for line in lines:
         console.note(line)
@@ -230,9 +232,10 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Any, console: Cons
     console.start(f"{config.model.name} on {data.name}")
 
 
-def _previewer(run: RunFolder, model: Model, config: Config, runtime: Runtime, codec: Any) -> Any:
+def _previewer(run: RunFolder, model: Model, data: Dataset, config: Config, runtime: Runtime, codec: Any) -> Any:
     """Draws the fixed plan of previews into RUN/previews/<step>.png; None for a model that does not draw data."""
     from genai import sampler, writers
+    from genai.health import Diversity
 
     if model.predicts != "data":
         return None
@@ -241,10 +244,12 @@ def _previewer(run: RunFolder, model: Model, config: Config, runtime: Runtime, c
     plan = sampler.preview_plan(spec, output)
     sampling = replace(config.sampling, batch_size=min(len(plan), config.sampling.batch_size))
 
-    def preview(averaged: Model, step: int) -> None:
+    diversity = Diversity(data.train, plan.labels, len(plan))
+
+    def preview(averaged: Model, step: int) -> dict[str, float]:
         import numpy as np
 
-        batches = sampler.draw(averaged, plan, runtime, sampling)
+        batches = list(sampler.draw(averaged, plan, runtime, sampling))
         decoded = [sampler.data_units(x if codec is None else codec.decode(x), output).numpy() for x in batches]
         path = run.previews / f"{step:08d}.png"
         try:
@@ -252,6 +257,7 @@ def _previewer(run: RunFolder, model: Model, config: Config, runtime: Runtime, c
             writers.write_overview(path, np.concatenate(decoded), plan.labels, output, {"genai:step": str(step)})
         except OSError as error:
             run.tell(f"cannot write {run.previews}: {error.strerror or error}; training goes on")
+        return {"diversity": diversity.of(batches)}
 
     return preview
 

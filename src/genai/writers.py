@@ -20,9 +20,11 @@ from genai.errors import OutputError
 
 Array = NDArray[np.generic]
 RECORD = "samples.json"
-_OURS = re.compile(r"grid\.png|\d{5,}\.png|samples\.(npz|csv)")
+_OURS = re.compile(r"grid\.png|\d{5,}\.(png|gif)|samples\.(npz|csv)")
 _TILE = 56  # least pixels of a picture's shorter side in a grid
 _GRID_LIMIT = 400  # pictures in a grid
+_STRIP = 12  # pictures of a strip, at most
+_GIF_SIDE, _GIF_MILLISECONDS = 128, 80  # least pixels of the shorter side, time of a picture
 _PLOT = 640
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _FONTS = (  # of Latin, Greek and Cyrillic letters, then of Chinese and most others, as the systems name them
@@ -82,12 +84,18 @@ def write(
     texts: Mapping[str, str],
     *,
     npz: bool = False,
+    along: tuple[int, int] | None = None,
 ) -> list[str]:
     """Writes samples and returns the names of the files: with `npz` one samples.npz; else pictures one by one and
-    points as samples.csv, both with an overview, `grid.png`. `texts` go into every PNG."""
+    points as samples.csv, both with an overview, `grid.png`. `texts` go into every PNG.
+
+    Pictures `along` closed paths through (samples, frames from one to the next) become one GIF for each path.
+    """
     if npz:
         return _write_npz(folder, values, labels, spec)
     with output(folder):
+        if along is not None and spec.modality == "image":
+            return _write_paths(folder, _channels_last(values), *along, texts)
         if spec.modality == "image":
             pictures = _channels_last(values)
             digits = max(5, len(str(len(pictures))))
@@ -107,6 +115,24 @@ def write(
         return _write_npz(folder, values, labels, spec)
 
 
+def _write_paths(folder: Path, frames: Array, count: int, steps: int, texts: Mapping[str, str]) -> list[str]:
+    """`grid.png` with a strip for each way from one sample to the next, and `00000.gif` ..., a closed path each."""
+    paths = frames.reshape(-1, count, steps, *frames.shape[1:])
+    columns = np.unique(np.linspace(0, steps - 1, min(steps, _STRIP)).round().astype(int))
+    strips = np.concatenate([paths[:, :, columns], np.roll(paths[:, :, :1], -1, axis=1)], axis=2)
+    rows = strips.reshape(-1, strips.shape[2], *frames.shape[1:])[: _GRID_LIMIT // strips.shape[2]]
+    _save(grid(rows.reshape(-1, *frames.shape[1:]), None, (), columns=rows.shape[1]), folder / "grid.png", texts)
+    names = []
+    for number, path in enumerate(paths.reshape(len(paths), count * steps, *frames.shape[1:])):
+        factor = _factor(path.shape[1:3], _GIF_SIDE)
+        pictures = [_enlarged(picture, factor) for picture in path]
+        names.append(f"{number:05d}.gif")
+        pictures[0].save(
+            folder / names[-1], save_all=True, append_images=pictures[1:], duration=_GIF_MILLISECONDS, loop=0
+        )
+    return ["grid.png", *names]
+
+
 def write_overview(
     path: Path, values: Array, labels: Sequence[int] | None, spec: Spec, texts: Mapping[str, str]
 ) -> None:
@@ -122,7 +148,9 @@ def write_overview(
         _save(drawers[spec.modality](), path, texts)
 
 
-def grid(pictures: Array, labels: Sequence[int] | None, names: Sequence[str]) -> Image.Image:
+def grid(
+    pictures: Array, labels: Sequence[int] | None, names: Sequence[str], columns: int | None = None
+) -> Image.Image:
     """Pictures (N, H, W, C) uint8 side by side, enlarged by whole factors; rows by class, with the classes' names."""
     pictures = pictures[:_GRID_LIMIT]
     count, height, width = pictures.shape[:3]
@@ -131,7 +159,7 @@ def grid(pictures: Array, labels: Sequence[int] | None, names: Sequence[str]) ->
         names, font = [str(i) for i in range(len(names))], ImageFont.load_default(13)
     rows: list[tuple[str, list[int]]] = []
     if labels is None:
-        columns = math.ceil(math.sqrt(count))
+        columns = columns or math.ceil(math.sqrt(count))
         rows = [("", list(range(i, min(i + columns, count)))) for i in range(0, count, columns)]
     else:
         of_class: dict[int, list[int]] = {}
@@ -143,7 +171,7 @@ def grid(pictures: Array, labels: Sequence[int] | None, names: Sequence[str]) ->
             members = of_class[label]
             for start in range(0, len(members), columns):
                 rows.append((name if start == 0 else "", members[start : start + columns]))
-    factor = max(1, math.ceil(_TILE / min(height, width)))
+    factor = _factor((height, width), _TILE)
     tile_height, tile_width, gap = height * factor, width * factor, 2
     margin = max((round(font.getlength(name)) for name, _ in rows), default=0)
     margin = margin + 12 if margin else 0
@@ -156,8 +184,7 @@ def grid(pictures: Array, labels: Sequence[int] | None, names: Sequence[str]) ->
         if name:
             pen.text((6, top + tile_height // 2), name, fill="black", font=font, anchor="lm")
         for column, i in enumerate(members):
-            tile = _picture(pictures[i]).resize((tile_width, tile_height), Image.Resampling.NEAREST)
-            canvas.paste(tile, (margin + gap + column * (tile_width + gap), top))
+            canvas.paste(_enlarged(pictures[i], factor), (margin + gap + column * (tile_width + gap), top))
     return canvas
 
 
@@ -196,6 +223,16 @@ def scatter(points: NDArray[np.float64]) -> Image.Image:
 
 def _channels_last(values: Array) -> Array:
     return np.ascontiguousarray(np.moveaxis(values, 1, -1))
+
+
+def _factor(size: Sequence[int], least: int) -> int:
+    """The whole factor that brings the shorter side to `least` pixels or just beyond."""
+    return max(1, math.ceil(least / min(size)))
+
+
+def _enlarged(pixels: Array, factor: int) -> Image.Image:
+    picture = _picture(pixels)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
 def _picture(pixels: Array) -> Image.Image:

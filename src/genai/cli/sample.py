@@ -33,6 +33,10 @@ def sample(
     format: Annotated[
         Literal["files", "npz"], typer.Option("--format", help="Single files, or one samples.npz.")
     ] = "files",
+    task: Annotated[
+        Literal["generate", "interpolate"],
+        typer.Option("--task", help="Or a way through N samples, as strips and a GIF (sampling.frames=8)."),
+    ] = "generate",
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -53,6 +57,7 @@ def sample(
         batch_size=batch_size,
         raw=raw,
         format=format,
+        task=task,
         console=Console(quiet=quiet),
     )
     emit((folder / "samples.json").read_text(encoding="utf-8").rstrip() if json else str(folder))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from genai.registry import Component
-from genai.schema import Count, ModelConfig, Natural, Positive
+from genai.schema import Count, Fraction, ModelConfig, Natural, Positive
 
 COMPONENTS: dict[str, Component] = {
     "gan": Component(
@@ -17,12 +17,17 @@ COMPONENTS: dict[str, Component] = {
 
 @dataclass(frozen=True, kw_only=True)
 class GanConfig(ModelConfig):
-    loss: Literal["relativistic", "non_saturating", "hinge"] = "relativistic"
+    loss: Literal["relativistic", "non_saturating", "hinge", "wgan_gp", "lsgan"] = "relativistic"
     latent_dim: Count = 64
     conditional: bool = True  # on the label, where the data has one
-    penalty: Literal["none", "r1", "r1_r2"] = "r1_r2"
+    condition: Literal["projection", "embedding"] = "projection"  # how the discriminator gets the label
+    penalty: Literal["auto", "none", "r1", "r1_r2", "gp"] = "auto"  # auto: what goes with the loss
+    penalty_form: Literal["exact", "finite_difference"] = "exact"
     penalty_every: Count = 8  # steps
     gamma: Positive | Literal["auto"] = "auto"  # gamma / 2 * |grad|^2; auto: by the number of values of x
     gamma_final: Positive | None = None  # null: gamma stays
-    gamma_decay_samples: Natural = 0  # gamma falls to gamma_final over this many samples, by a half cosine
+    spectral_norm: bool | Literal["auto"] = "auto"  # of the discriminator's weights; auto: with hinge
+    augment: tuple[Literal["color", "translation", "cutout"], ...] = ()  # what the discriminator sees, real or not
+    augment_p: Fraction = 1.0  # probability of each
+    schedule_samples: Natural = 0  # over which gamma falls to gamma_final and augment_p rises from 0; 0: at once
     generator_every: Count = 1  # discriminator steps per generator step

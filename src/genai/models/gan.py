@@ -1,6 +1,7 @@
 """Generative adversarial network (Goodfellow et al. 2014), class-conditional where the data has labels.
 
-Symbols: x real, z noise, y label, G(z, y) generated, D(x, y) one logit per sample.
+Symbols: x real, z noise, y label, G(z, y) generated, D(x, y) one logit per sample. The default loss, relativistic with
+R1 and R2, is that of R3GAN (Huang et al. 2024).
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from genai.contract import Batch, Model, Request, Spec, Terms, Update
+from genai.errors import ConfigError
 from genai.models import GanConfig
+from genai.models.adversarial import GAMES, between, squared_slope, squared_slope_by_difference
+from genai.models.augment import augmented
 from genai.nets.family import family
 from genai.schema import NetConfig
 
 # gamma=auto: |gradient|^2 is a sum over the values of x, so what is right grows with their number.
 GAMMA_PER_VALUE = 4e-4
+GAMMA_GP = 20.0  # gamma / 2 = 10, the weight of Gulrajani et al. 2017; a slope of one is a slope of one at any size
+_LABEL_VALUES = 8  # that a label adds to points for a discriminator that sees it as input
 
 
 class Generator(nn.Module):
@@ -34,57 +40,53 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
         return self.decoder(z if self.embed is None else torch.cat([z, self.embed(y)], dim=1))
 
+    def between(self, z: Tensor, y: Tensor | None, other: Tensor | None, share: Tensor) -> Tensor:
+        """As forward, `share` (B, 1) of the way from the label y to another one."""
+        if self.embed is None:
+            return self.decoder(z)
+        return self.decoder(torch.cat([z, torch.lerp(self.embed(y), self.embed(other), share)], dim=1))
+
 
 class Discriminator(nn.Module):
-    """(x, y) -> one logit per sample: w.phi(x) + b, and e_y.phi(x) for a label y (projection, Miyato & Koyama 2018)."""
+    """(x, y) -> one logit per sample: w.phi(x) + b.
 
-    def __init__(self, *, spec: Spec, classes: int, net: NetConfig) -> None:
+    A label y joins by projection, as e_y.phi(x) (Miyato & Koyama 2018), or as a further channel of x, learned for each
+    label (Mirza & Osindero 2014).
+    """
+
+    def __init__(self, *, spec: Spec, classes: int, projected: bool, net: NetConfig) -> None:
         super().__init__()
-        self.encoder = family(net).encoder(spec=spec, config=net)
+        first, *others = spec.shape
+        self.label_shape = (1, *others) if others else (_LABEL_VALUES,)
+        seen = replace(spec, shape=(first + self.label_shape[0], *others)) if classes and not projected else spec
+        self.encoder = family(net).encoder(spec=seen, config=net)
         features = self.encoder.features
         self.weight = nn.Parameter(torch.randn(features) * features**-0.5)
         self.bias = nn.Parameter(torch.zeros(()))
-        self.embed = nn.Embedding(classes, features) if classes else None
+        self.embed = nn.Embedding(classes, features) if classes and projected else None
         if self.embed is not None:
             nn.init.normal_(self.embed.weight, std=features**-0.5)
+        self.channel = nn.Embedding(classes, math.prod(self.label_shape)) if classes and not projected else None
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        if self.channel is not None:
+            x = torch.cat([x, self.channel(y).view(-1, *self.label_shape).to(x.dtype)], dim=1)
         phi = self.encoder(x).to(self.weight.dtype)  # logits in full precision under autocast too
         direction = self.weight if self.embed is None else self.weight + self.embed(y)
         return (phi * direction).sum(1) + self.bias
 
-
-def discriminator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
-    """Mean loss of the discriminator's logits (B,) on real and generated samples of equal labels."""
-    if kind == "relativistic":  # Jolicoeur-Martineau 2018: each pair is told apart
-        return F.softplus(fake - real).mean()
-    if kind == "hinge":  # Lim & Ye 2017
-        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-    return F.softplus(-real).mean() + F.softplus(fake).mean()  # Goodfellow et al. 2014, eq. 1
-
-
-def generator_loss(kind: str, real: Tensor | None, fake: Tensor) -> Tensor:
-    """Mean loss of the generator; `real` logits count in the relativistic one only."""
-    if kind == "relativistic":
-        assert real is not None
-        return F.softplus(real - fake).mean()
-    return -fake.mean() if kind == "hinge" else F.softplus(-fake).mean()
-
-
-def squared_gradient(discriminator: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
-    """(B,) |dD/dx|^2 summed over the elements of x, differentiable again (Mescheder et al. 2018)."""
-    x = x.detach().requires_grad_(True)
-    (slope,) = torch.autograd.grad(discriminator(x, y).sum(), x, create_graph=True)
-    return slope.square().flatten(1).sum(1)
+    def normalise(self) -> None:
+        """Divides every weight by its largest singular value from here on (Miyato et al. 2018)."""
+        for module in self.modules():
+            if isinstance(weight := getattr(module, "weight", None), nn.Parameter):
+                if not weight.any():  # a layer that starts at zero has no direction to keep
+                    nn.init.kaiming_normal_(weight, a=0.2)
+                spectral_norm(module, "weight")
 
 
 def describe(real: Tensor, fake: Tensor) -> Terms:
-    """Mean logits, and the share of pairs in which the real sample's is higher: 0.5 cannot tell, near 1 has won."""
-    return {
-        "logit_real": real.mean(),
-        "logit_fake": fake.mean(),
-        "told_apart_fraction": (real > fake).to(real.dtype).mean(),
-    }
+    """Mean logits, and the mean sign of a pair's difference: 0 where D cannot tell, near 1 where it has won."""
+    return {"logit_real": real.mean(), "logit_fake": fake.mean(), "pair_sign": (real - fake).sign().mean()}
 
 
 class Gan(Model):
@@ -93,69 +95,135 @@ class Gan(Model):
     def __init__(self, *, spec: Spec, config: GanConfig, net: NetConfig) -> None:
         super().__init__()
         self.spec = spec if config.conditional else replace(spec, cond={})
-        self.config, self.classes = config, self.spec.label_classes
+        self.config, self.classes, self.game = config, self.spec.label_classes, GAMES[config.loss]
+        self.penalty = self.game.penalty if config.penalty == "auto" else config.penalty
+        self.spectral = self.game.spectral_norm if config.spectral_norm == "auto" else config.spectral_norm
+        _check(config, self.penalty, spec)
         self.generator = Generator(spec=spec, classes=self.classes, latent_dim=config.latent_dim, net=net)
-        self.discriminator = Discriminator(spec=spec, classes=self.classes, net=net)
+        self.discriminator = Discriminator(
+            spec=spec, classes=self.classes, projected=config.condition == "projection", net=net
+        )
+        if self.spectral:
+            self.discriminator.normalise()
 
     def updates(self) -> Sequence[Update]:
-        every = self.config.penalty_every
-        penalty = Update(name="penalty", trains="discriminator", loss=self.penalty_loss, every=every, second_order=True)
+        exact = self.config.penalty_form == "exact"
+        penalty = Update(
+            name="penalty",
+            trains="discriminator",
+            loss=self.penalty_loss,
+            every=self.config.penalty_every,
+            second_order=exact,
+            full_precision=not exact,  # a small difference of logits
+        )
         discriminator = Update(trains="discriminator", loss=self.discriminator_loss)
         generator = Update(trains="generator", loss=self.generator_loss, every=self.config.generator_every)
-        return (discriminator, generator) if self.config.penalty == "none" else (penalty, discriminator, generator)
+        return (discriminator, generator) if self.penalty == "none" else (penalty, discriminator, generator)
 
     def discriminator_loss(self, batch: Batch, samples_seen: int) -> Terms:
         with torch.no_grad():
             generated = self.generate(batch.x, self.labels(batch))
-        real, fake = self.discriminator(*self.paired(batch, generated)).chunk(2)
-        loss = discriminator_loss(self.config.loss, real, fake)
-        return {"loss": loss, **describe(real, fake)}
+        real, fake = self.judge(*self.paired(batch, generated), samples_seen).chunk(2)
+        return {"loss": self.game.discriminator(real, fake), **describe(real, fake)}
 
     def generator_loss(self, batch: Batch, samples_seen: int) -> Terms:
         y = self.labels(batch)
-        fake = self.discriminator(self.generate(batch.x, y), y)
-        real = None
-        if self.config.loss == "relativistic":
+        fake = self.judge(self.generate(batch.x, y), y, samples_seen)
+        real = fake
+        if self.game.paired:
             with torch.no_grad():  # the real half of a pair depends on no parameter of the generator
-                real = self.discriminator(batch.x, y)
-        return {"loss": generator_loss(self.config.loss, real, fake)}
+                real = self.judge(batch.x, y, samples_seen)
+        return {"loss": self.game.generator(real, fake)}
 
     def penalty_loss(self, batch: Batch, samples_seen: int) -> Terms:
-        """gamma / 2 * (R1 + R2), times the interval at which it is due (Karras et al. 2020, lazy regularisation)."""
-        gamma = self.gamma(samples_seen)
+        """gamma / 2 times the penalty, times the interval at which it is due (Karras et al. 2020, lazy regularisation).
+
+        The slope is that with respect to the picture as it is, through the augmentation.
+        """
+
+        def slope(x: Tensor, y: Tensor | None) -> Tensor:
+            found = squared_slope if self.config.penalty_form == "exact" else squared_slope_by_difference
+            return found(lambda x, y: self.judge(x, y, samples_seen), x, y)
+
         y = self.labels(batch)
-        if self.config.penalty == "r1":
-            terms = {"r1": squared_gradient(self.discriminator, batch.x, y).mean()}
+        if self.penalty == "r1":
+            terms = {"r1": slope(batch.x, y).mean()}
         else:
             with torch.no_grad():
                 generated = self.generate(batch.x, y)
-            r1, r2 = squared_gradient(self.discriminator, *self.paired(batch, generated)).chunk(2)
-            terms = {"r1": r1.mean(), "r2": r2.mean()}
-        total = torch.stack(list(terms.values())).sum()
-        loss = 0.5 * gamma * self.config.penalty_every * total
+            if self.penalty == "gp":
+                lengths = (slope(between(batch.x, generated), y) + 1e-12).sqrt()
+                terms = {"gp": (lengths - 1).square().mean()}
+            else:
+                r1, r2 = slope(*self.paired(batch, generated)).chunk(2)
+                terms = {"r1": r1.mean(), "r2": r2.mean()}
+        gamma = self.gamma(samples_seen)
+        loss = 0.5 * gamma * self.config.penalty_every * torch.stack(list(terms.values())).sum()
         return {"loss": loss, **terms, "gamma": torch.full_like(loss, gamma)}
+
+    # -- schedules, on one clock ---------------------------------------------------------------------------------------
 
     def gamma(self, samples_seen: int) -> float:
         """Strength of the penalty: as set or by the size of x (auto), constant or falling by a half cosine."""
-        first, last, over = self.config.gamma, self.config.gamma_final, self.config.gamma_decay_samples
+        first, last = self.config.gamma, self.config.gamma_final
         if first == "auto":
-            first = GAMMA_PER_VALUE * math.prod(self.spec.shape)
-        if last is None or first == last:
-            return first
-        share = min(1.0, samples_seen / over) if over else 1.0
-        return last + (first - last) * 0.5 * (1 + math.cos(math.pi * share))
+            first = GAMMA_GP if self.penalty == "gp" else GAMMA_PER_VALUE * math.prod(self.spec.shape)
+        return first if last is None else last + (first - last) * (1 - self.progress(samples_seen))
+
+    def augment_p(self, samples_seen: int) -> float:
+        """Probability of each augmentation, rising from 0 by a half cosine."""
+        return self.config.augment_p * self.progress(samples_seen)
+
+    def progress(self, samples_seen: int) -> float:
+        """0 at the first sample, 1 after schedule_samples."""
+        over = self.config.schedule_samples
+        return 0.5 * (1 - math.cos(math.pi * min(1.0, samples_seen / over))) if over else 1.0
+
+    # -- what is told --------------------------------------------------------------------------------------------------
+
+    def notes(self) -> Sequence[str]:
+        config, told = self.config, [f"loss {self.config.loss}"]
+        if self.spectral:
+            told.append("spectral normalisation")
+        if self.penalty != "none":
+            told.append(f"penalty {self.penalty} every {config.penalty_every} steps")
+            auto = " (auto)" if config.gamma == "auto" else ""
+            final = "" if config.gamma_final is None else f" falling to {config.gamma_final:.4g}"
+            told.append(f"gamma {self.gamma(0):.4g}{auto}{final}")
+        if config.augment:
+            told.append(f"augmented by {', '.join(config.augment)}")
+        return [", ".join(told)]
 
     def evaluate(self, batch: Batch) -> Terms:
         y = self.labels(batch)
         return describe(self.discriminator(batch.x, y), self.discriminator(self.generate(batch.x, y), y))
 
+    # -- drawing -------------------------------------------------------------------------------------------------------
+
     def draw(self, request: Request) -> Tensor:
-        z = request.noise(self.config.latent_dim) * request.truncation
-        return self.generator(z, request.cond["label"] if self.classes else None)
+        return self.generator(self.noise(request), request.cond["label"] if self.classes else None)
+
+    def draw_between(self, first: Request, second: Request, share: Tensor) -> Tensor:
+        """Along great circles, on which the length of noise stays what the generator knows (White 2016)."""
+        a, b = self.noise(first), self.noise(second)
+        cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)
+        angle = torch.acos(cosine)
+        z = ((1 - share) * angle).sin()[:, None] * a + (share * angle).sin()[:, None] * b
+        one, other = (request.cond["label"] if self.classes else None for request in (first, second))
+        return self.generator.between(z / angle.sin()[:, None], one, other, share[:, None])
+
+    def noise(self, request: Request) -> Tensor:
+        return request.noise(self.config.latent_dim) * request.truncation
 
     def generate(self, x: Tensor, y: Tensor | None) -> Tensor:
         """As many generated samples as x has, with the same labels."""
         return self.generator(torch.randn(len(x), self.config.latent_dim, device=x.device, dtype=x.dtype), y)
+
+    def judge(self, x: Tensor, y: Tensor | None, samples_seen: int) -> Tensor:
+        """Logits (B,) of augmented samples."""
+        if self.config.augment:
+            x = augmented(x, self.config.augment, self.augment_p(samples_seen))
+        return self.discriminator(x, y)
 
     def paired(self, batch: Batch, generated: Tensor) -> tuple[Tensor, Tensor | None]:
         """Real samples, then generated ones, and the labels of both: one pass of twice the size costs less than two."""
@@ -164,3 +232,12 @@ class Gan(Model):
 
     def labels(self, batch: Batch) -> Tensor | None:
         return batch.cond["label"] if self.classes else None
+
+
+def _check(config: GanConfig, penalty: str, spec: Spec) -> None:
+    """Settings that cannot go together. Raises ConfigError."""
+    if penalty == "gp" and config.penalty_form == "finite_difference":
+        what = "penalty=gp needs the slope itself, a finite difference estimates its square"
+        raise ConfigError(what, fix="type model.penalty_form=exact, or model.penalty=r1_r2")
+    if config.augment and len(spec.shape) != 3:
+        raise ConfigError(f"model.augment changes pictures, the data is {spec.modality}", fix="type model.augment=[]")

@@ -1,0 +1,66 @@
+"""Whether a training goes well: a model's alarms over what is logged, and how varied its previews are."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from genai.contract import Alarm
+from genai.data.source import Split
+
+
+class Watch:
+    """Means of the terms that alarms are about, each over the alarm's own stretch of samples."""
+
+    def __init__(self, alarms: Sequence[Alarm]) -> None:
+        self._values: dict[Alarm, deque[tuple[int, float]]] = {alarm: deque() for alarm in alarms}
+        self._ringing: set[Alarm] = set()
+
+    def read(self, terms: Mapping[str, float], samples: int) -> list[str]:
+        """What is to be said after `samples` samples; of an alarm that rings on, nothing again."""
+        told = []
+        for alarm, values in self._values.items():
+            if alarm.term not in terms:
+                continue
+            values.append((samples, terms[alarm.term]))
+            while len(values) > 1 and values[1][0] <= samples - alarm.samples:
+                values.popleft()
+            if values[0][0] > samples - alarm.samples:
+                continue  # too early to tell
+            mean = sum(value for _, value in values) / len(values)
+            if alarm.below <= mean <= alarm.above:
+                self._ringing.discard(alarm)
+            elif alarm not in self._ringing:
+                self._ringing.add(alarm)
+                told.append(f"{alarm.term} is {mean:.3g} since {samples - values[0][0]:,} samples: {alarm.says}")
+        return told
+
+
+class Diversity:
+    """How far samples lie from each other, over how far real ones do: the root mean square distance of pairs of one
+    class. 1 is as varied as the data, 0 is one and the same sample again and again."""
+
+    def __init__(self, real: Split, labels: Sequence[int] | None, count: int) -> None:
+        """`labels` of the `count` samples that will be compared; the first samples of these classes stand for all."""
+        self._labels = None if labels is None else torch.tensor(labels)
+        batch = real.fetch(torch.arange(min(len(real), 8 * count)))
+        found = batch.cond.get("label")
+        self._real = _spread(batch.x.cpu(), None if labels is None or found is None else found.cpu())
+
+    def of(self, batches: Sequence[Tensor]) -> float:
+        """Of samples in model units, batch after batch."""
+        return _spread(torch.cat([x.cpu() for x in batches]), self._labels) / max(self._real, 1e-12)
+
+
+def _spread(x: Tensor, labels: Tensor | None) -> float:
+    """Root mean square distance of pairs of one class: twice the variance around the class's mean, summed."""
+    values = x.flatten(1).double()
+    variances = [values.var(0).sum()] if labels is None else []
+    for label in [] if labels is None else labels.unique():
+        members = values[labels == label]
+        if len(members) > 1:
+            variances.append(members.var(0).sum())
+    return float(torch.stack(variances).mean().mul(2).sqrt()) if variances else 0.0

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from genai.contract import Batch, Request, Spec, Update, label_spec
+from genai.errors import ConfigError
 from genai.models import GanConfig
-from genai.models.adversarial import GAMES, squared_slope, squared_slope_by_difference
+from genai.models.adversarial import GAMES, between, squared_slope, squared_slope_by_difference
+from genai.models.augment import augmented
 from genai.models.gan import Gan
 from genai.nets import ConvConfig, MlpConfig
 
@@ -135,6 +137,76 @@ def test_penalty_is_weighted_by_its_interval(penalty: Literal["r1", "r1_r2"], po
     assert loss == pytest.approx(0.5 * 0.5 * 4 * 5 * points_penalised)  # gamma/2 * interval * |w|^2, R1 and R2
 
 
+def test_finite_differences_estimate_the_squared_slope() -> None:
+    """Of a linear discriminator the mean of (e.w)^2 over standard normal e is |w|^2, with deviation sqrt(2) |w|^2."""
+    torch.manual_seed(0)
+    d, x = Linear(), torch.randn(40_000, 3)
+    estimates = squared_slope_by_difference(d, x, None)
+    assert estimates.mean().item() == pytest.approx(14.0, rel=4 * math.sqrt(2 / len(x)))
+    estimates.mean().backward()
+    assert d.w.grad is not None
+    torch.testing.assert_close(d.w.grad, 2 * d.w.detach(), rtol=0.05, atol=0.05)
+
+
+def test_finite_differences_agree_with_the_exact_penalty_of_a_real_discriminator() -> None:
+    model, x, y = gan(), batch(count=3).x.repeat(2000, 1, 1, 1), torch.arange(3).repeat(2000)
+    with torch.no_grad():
+        estimate = squared_slope_by_difference(model.discriminator, x, y).mean()
+    exact = squared_slope(model.discriminator, x[:3], y[:3]).mean()
+    torch.testing.assert_close(estimate, exact, rtol=0.1, atol=0.0)
+
+
+def test_the_gradient_penalty_wants_slopes_of_length_one() -> None:
+    model = gan(POINTS, replace(CONFIG, loss="wgan_gp", gamma="auto"))
+    model.discriminator = Linear()  # type: ignore[assignment]
+    model.discriminator.w = nn.Parameter(torch.tensor([3.0, 4.0]))
+    terms = update_of(model, "penalty").loss(batch(POINTS), 0)
+    assert terms["gp"].item() == pytest.approx((5 - 1) ** 2, rel=1e-5)
+    assert terms["loss"].item() == pytest.approx(10 * 4 * 16, rel=1e-5)  # lambda 10, due every 4 steps
+
+
+def test_a_point_between_lies_on_the_line_from_real_to_generated() -> None:
+    real, fake = torch.zeros(50, 2), torch.tensor([[2.0, -4.0]]).repeat(50, 1)
+    points = between(real, fake)
+    torch.testing.assert_close(points[:, 1], -2 * points[:, 0])
+    assert ((points[:, 0] > 0) & (points[:, 0] < 2)).all()
+    assert points[:, 0].std() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("loss", "penalty", "spectral"),
+    [
+        ("relativistic", "r1_r2", False),
+        ("non_saturating", "r1", False),
+        ("hinge", "none", True),
+        ("wgan_gp", "gp", False),
+        ("lsgan", "r1", False),
+    ],
+)
+def test_each_loss_brings_its_own_regularisation(loss: Loss, penalty: str, spectral: bool) -> None:
+    model = gan(config=replace(CONFIG, loss=loss))
+    assert (model.penalty, model.spectral) == (penalty, spectral)
+    assert (penalty in " ".join(model.notes())) == (penalty != "none")
+
+
+def test_spectral_normalisation_makes_the_largest_singular_value_one() -> None:
+    model = gan(config=replace(CONFIG, loss="hinge"))
+    d = model.discriminator
+    with torch.no_grad():
+        for _ in range(300):  # each pass in training mode is one step of the power iteration
+            d(batch().x, torch.arange(6) % 3)
+    weights = [m.weight for m in d.modules() if hasattr(m, "parametrizations") and isinstance(m.weight, Tensor)]
+    assert len(weights) > 5
+    for weight in weights:
+        largest = torch.linalg.matrix_norm(weight.flatten(1), 2) if weight.ndim > 1 else weight.norm()
+        assert largest.item() == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_finite_difference_of_the_gradient_penalty_is_refused() -> None:
+    with pytest.raises(ConfigError, match="exact"):
+        gan(config=replace(CONFIG, loss="wgan_gp", penalty_form="finite_difference"))
+
+
 def test_penalty_can_be_switched_off() -> None:
     assert [update.prefix for update in gan(config=replace(CONFIG, penalty="none")).updates()] == [
         "discriminator",
@@ -156,6 +228,76 @@ def test_gamma_auto_grows_with_the_number_of_values() -> None:
     net = MlpConfig(name="mlp", width=4, layers=1)
     first, second = (Gan(spec=spec, config=config, net=net).gamma(0) for spec in (small, large))
     assert second / first == pytest.approx(768 / 64)
+
+
+def test_augmentation_rises_on_the_clock_on_which_gamma_falls() -> None:
+    config = replace(CONFIG, gamma=0.4, gamma_final=0.0001, augment_p=0.6, schedule_samples=100)
+    model = gan(config=config)
+    assert [model.augment_p(seen) for seen in (0, 50, 100, 900)] == pytest.approx([0, 0.3, 0.6, 0.6])
+    assert gan(config=replace(CONFIG, augment_p=0.6)).augment_p(0) == 0.6
+
+
+# -- augmentation ------------------------------------------------------------------------------------------------------
+
+KINDS = ["color", "translation", "cutout"]
+COLOURED = torch.rand(64, 3, 12, 16, generator=torch.Generator().manual_seed(3)) * 2 - 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_augmentation_is_applied_with_its_probability(kind: str) -> None:
+    torch.manual_seed(0)
+    x = COLOURED.repeat(10, 1, 1, 1)
+    assert torch.equal(augmented(x, [kind], 0.0), x)
+    changed = (augmented(x, [kind], 0.5) != x).flatten(1).any(1).float().mean()
+    assert 0.35 < changed < 0.65
+    assert augmented(x, [kind], 1.0).shape == x.shape
+
+
+def test_translation_moves_a_picture_by_whole_pixels_up_to_an_eighth() -> None:
+    torch.manual_seed(0)
+    x = torch.full((500, 1, 16, 24), -1.0)
+    x[:, :, 8, 12] = 1.0
+    found = (augmented(x, ["translation"], 1.0) == 1.0).nonzero()
+    assert len(found) == 500  # every dot is still there, once
+    assert sorted(set(found[:, 2].tolist())) == [6, 7, 8, 9, 10]
+    assert sorted(set(found[:, 3].tolist())) == [9, 10, 11, 12, 13, 14, 15]
+
+
+def test_no_augmentation_mirrors_a_picture() -> None:
+    """A ramp that rises to the right still rises to the right wherever it was not made grey."""
+    torch.manual_seed(0)
+    ramp = torch.linspace(-0.9, 0.9, 16).expand(300, 1, 12, 16)
+    x = augmented(ramp, ["translation", "color"], 1.0)[..., 2:-2]
+    assert (x.diff(dim=-1)[:, :, 4:-4] > 0).all()
+
+
+def test_cutout_makes_a_square_of_half_the_side_grey() -> None:
+    torch.manual_seed(0)
+    holes = augmented(torch.ones(400, 1, 16, 16), ["cutout"], 1.0) == 0
+    sizes = holes.flatten(1).sum(1)
+    assert sizes.max() == 64
+    assert sizes.min() >= 16  # a centre on the rim leaves a quarter
+
+
+def test_color_keeps_what_is_grey_grey() -> None:
+    torch.manual_seed(0)
+    x = augmented(COLOURED.mean(1, keepdim=True).expand(-1, 3, -1, -1), ["color"], 1.0)
+    torch.testing.assert_close(x[:, 0], x[:, 2])
+
+
+def test_a_penalty_is_differentiated_through_the_augmentation() -> None:
+    """What is cut out cannot matter to the discriminator, so its slope there is zero."""
+    model = gan(config=replace(CONFIG, augment=("translation", "color", "cutout"), penalty="r1"))
+    x = batch().x.requires_grad_(True)
+    (slope,) = torch.autograd.grad(model.judge(x, torch.arange(6) % 3, 0).sum(), x, create_graph=True)
+    assert (slope.flatten(1) == 0).float().mean() > 0.02
+    slope.square().sum().backward()
+    assert model.discriminator.encoder.enter.weight.grad.abs().sum() > 0
+
+
+def test_augmenting_points_is_refused() -> None:
+    with pytest.raises(ConfigError, match="points"):
+        gan(POINTS, replace(CONFIG, augment=("cutout",)))
 
 
 # -- who learns --------------------------------------------------------------------------------------------------------
@@ -210,6 +352,39 @@ def test_the_label_changes_the_sample_only_of_a_conditional_model() -> None:
     assert not torch.equal(conditional.draw(request(1, 0)), conditional.draw(request(1, 2)))
     assert torch.equal(blind.draw(request(1, 0)), blind.draw(request(1, 2)))
     assert blind.updates()[1].loss(batch(), 0)["loss"].isfinite()
+
+
+def test_the_discriminator_takes_the_label_either_way() -> None:
+    for condition in ("projection", "embedding"):
+        model = gan(config=replace(CONFIG, condition=condition))  # type: ignore[arg-type]
+        x = batch().x
+        logits = [model.discriminator(x, torch.full((6,), label)) for label in range(2)]
+        assert not torch.allclose(logits[0], logits[1]), condition
+        assert logits[0].shape == (6,)
+    labelled = replace(POINTS, cond={"label": label_spec(3)})
+    torch.manual_seed(0)
+    net = MlpConfig(name="mlp", width=8, layers=2)
+    points = Gan(spec=labelled, config=replace(CONFIG, condition="embedding"), net=net)
+    assert points.discriminator(torch.zeros(3, 2), torch.arange(3)).unique().numel() == 3
+
+
+def test_between_two_samples_both_ends_are_the_samples_and_noise_keeps_its_length() -> None:
+    model = gan().double().eval()
+    first, second = (replace(request(4, label), dtype=torch.float64) for label in (0, 2))
+    second = replace(second, generators=[torch.Generator().manual_seed(9 + i) for i in range(4)])
+
+    def fresh(asked: Request) -> Request:
+        seeds = [generator.initial_seed() for generator in asked.generators]
+        return replace(asked, generators=[torch.Generator().manual_seed(seed) for seed in seeds])
+
+    ends = [model.draw(fresh(first)), model.draw(fresh(second))]
+    for share, end in ((0.0, ends[0]), (1.0, ends[1])):
+        at = model.draw_between(fresh(first), fresh(second), torch.full((4,), share, dtype=torch.float64))
+        torch.testing.assert_close(at, end)
+    lengths: list[Tensor] = []
+    model.generator.decoder.register_forward_pre_hook(lambda _, given: lengths.append(given[0][:, :3].norm(dim=1)))
+    model.draw_between(fresh(first), fresh(first), torch.full((4,), 0.5, dtype=torch.float64))
+    torch.testing.assert_close(lengths[0], fresh(first).noise(3).norm(dim=1), rtol=1e-5, atol=0.0)
 
 
 def test_truncation_scales_the_noise() -> None:

@@ -13,6 +13,11 @@ COMPONENTS: dict[str, Component] = {
     "digits": Component(
         "genai.data.packaged:open_digits", "handwritten digits, 8x8 grey, 10 classes, 1,797 pictures", modality="image"
     ),
+    "emoji": Component(
+        "genai.data.packaged:open_emoji",
+        "emoji, 64x64 colour on white, 1,906 pictures with captions in 9 categories",
+        modality="image",
+    ),
     "ring8": Component(
         "genai.data.points:open_ring8",
         "8 Gaussians on a circle of radius 1, standard deviation 0.01",

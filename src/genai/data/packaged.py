@@ -17,6 +17,10 @@ FASHION_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 DIGIT_NAMES = tuple("0123456789")
+EMOJI_NAMES = (
+    "Activities", "Animals & Nature", "Flags", "Food & Drink", "Objects", "People & Body", "Smileys & Emotion",
+    "Symbols", "Travel & Places",
+)  # fmt: skip
 
 
 def open_fashion_mnist(config: DataConfig) -> Source:
@@ -27,6 +31,11 @@ def open_fashion_mnist(config: DataConfig) -> Source:
 def open_digits(config: DataConfig) -> Source:
     """1,797 pictures; the set has no test part, so a seeded part of it is held out."""
     return _open("digits", DIGIT_NAMES, config)
+
+
+def open_emoji(config: DataConfig) -> Source:
+    """1,906 pictures with captions; the set has no test part, so a seeded part of it is held out."""
+    return _open("emoji", EMOJI_NAMES, config)
 
 
 def _open(name: str, names: tuple[str, ...], config: DataConfig) -> Source:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 
 from genai.contract import Alarm, Batch
 from genai.health import Diversity, Watch
 
-ALARM = Alarm(term="d/sign", above=0.9, samples=1000, says="D has won - type this")
+
+def sign(terms: Mapping[str, float]) -> float:
+    return terms["d/sign"]
+
+
+ALARM = Alarm(name="the sign", measure=sign, above=0.9, samples=1000, says="D has won - type this")
 
 
 def told(values: list[float], every: int = 100, alarm: Alarm = ALARM) -> list[int]:
@@ -31,14 +38,14 @@ def test_the_mean_counts_and_not_single_values() -> None:
 
 
 def test_a_bound_from_below() -> None:
-    low = Alarm(term="d/sign", below=0.3, samples=1000, says="collapsed")
+    low = Alarm(name="the sign", measure=sign, below=0.3, samples=1000, says="collapsed")
     assert told([0.5] * 12 + [0.0] * 12, alarm=low) == [16]
 
 
-def test_the_message_names_the_term_its_value_and_the_remedy() -> None:
+def test_the_message_names_what_is_measured_its_value_and_the_remedy() -> None:
     watch = Watch([ALARM])
     watch.read({"d/sign": 0.95}, 0)
-    assert watch.read({"d/sign": 0.95}, 1000) == ["d/sign is 0.95 since 1,000 samples: D has won - type this"]
+    assert watch.read({"d/sign": 0.95}, 1000) == ["the sign is 0.95 since 1,000 samples: D has won - type this"]
 
 
 def test_other_terms_say_nothing() -> None:

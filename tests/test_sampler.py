@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import genai
@@ -17,6 +18,7 @@ from genai.contract import Spec, label_spec
 from genai.errors import CheckpointError, ConfigError, OutputError
 from genai.factory import open_trained
 from genai.run import RunFolder
+from genai.schema import SamplingConfig
 from harness import config_of, train
 
 QUIET = Console(quiet=True)
@@ -97,6 +99,39 @@ def test_files_hold_what_the_archive_holds(run: Path, tmp_path: Path) -> None:
     assert record["step"] == 3
     assert record["checkpoint_sha256"] == picture.info["genai:checkpoint"]  # type: ignore[attr-defined]
     assert (out / "grid.png").is_file()
+
+
+def test_an_interpolation_leads_through_the_samples_of_its_seed_and_back(run: Path, tmp_path: Path) -> None:
+    samples, _ = drawn(run, tmp_path / "a", count=3, seed=2, labels=["1", "4"])
+    path, labels = drawn(run, tmp_path / "b", count=3, seed=2, labels=["1", "4"], task="interpolate")
+    assert path.shape == (2 * 3 * 8, 8, 8, 1)
+    assert labels.tolist() == [1] * 24 + [4] * 24
+    assert np.abs(path[::8].astype(int) - samples.astype(int)).max() <= 1
+    steps = np.abs(np.diff(path[:25:4].astype(int), axis=0)).mean(axis=(1, 2, 3))
+    assert (steps > 0).all()
+
+
+def test_an_interpolation_is_written_as_strips_and_a_closed_gif_for_each_label(run: Path, tmp_path: Path) -> None:
+    out = genai.sample(run, "sampling.frames=5", count=4, labels=["1", "4"], task="interpolate", out=tmp_path / "o",
+                       console=QUIET)  # fmt: skip
+    record = json.loads((out / "samples.json").read_text())
+    assert record["files"] == ["grid.png", "00000.gif", "00001.gif"]
+    assert (record["count"], record["options"]["task"]) == (40, "interpolate")
+    with Image.open(out / "00001.gif") as gif:
+        assert (gif.n_frames, gif.size, gif.info["loop"]) == (20, (128, 128), 0)
+    with Image.open(out / "grid.png") as grid:
+        assert grid.size == (6 * 58 + 2, 8 * 58 + 2)  # five frames and the next sample; four strips for each label
+    genai.sample(run, count=1, out=out, console=QUIET)
+    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "grid.png", "samples.json"]
+
+
+def test_an_interpolation_needs_two_samples_and_a_model_that_can(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="-n 2"):
+        genai.sample(run, count=1, task="interpolate", out=tmp_path / "o", console=QUIET)
+    trained = open_trained(run, threads=1)
+    plan = sampler.plan(trained.spec, seed=0, count=2)
+    with pytest.raises(ConfigError, match="models that do: gan"):
+        sampler.draw_paths(torch.nn.Identity(), plan, 2, trained.runtime, SamplingConfig())  # type: ignore[arg-type]
 
 
 def test_sampling_needs_neither_the_data_nor_the_place_of_the_run(run: Path, tmp_path: Path) -> None:

@@ -98,12 +98,13 @@ class Update:
 
 @dataclass(frozen=True, kw_only=True)
 class Alarm:
-    """A logged term that shows that training goes wrong, and what to do then.
+    """What shows that training goes wrong, and what to do then.
 
-    It rings when the mean of `term` over the last `samples` samples lies above or below its bound.
+    It rings when the mean of what it measures over the last `samples` samples lies above or below its bound.
     """
 
-    term: str  # as in metrics.jsonl: <update>/<term>, valid/<term>, preview/<term>
+    name: str  # of what is measured
+    measure: Callable[[Mapping[str, float]], float]  # of a line of metrics.jsonl; KeyError: not in this line
     says: str  # what is wrong, and what to type
     above: float = math.inf
     below: float = -math.inf

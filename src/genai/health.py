@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -23,9 +24,10 @@ class Watch:
         """What is to be said after `samples` samples; of an alarm that rings on, nothing again."""
         told = []
         for alarm, values in self._values.items():
-            if alarm.term not in terms:
+            with suppress(KeyError):
+                values.append((samples, alarm.measure(terms)))
+            if not values or values[-1][0] != samples:
                 continue
-            values.append((samples, terms[alarm.term]))
             while len(values) > 1 and values[1][0] <= samples - alarm.samples:
                 values.popleft()
             if values[0][0] > samples - alarm.samples:
@@ -35,7 +37,7 @@ class Watch:
                 self._ringing.discard(alarm)
             elif alarm not in self._ringing:
                 self._ringing.add(alarm)
-                told.append(f"{alarm.term} is {mean:.3g} since {samples - values[0][0]:,} samples: {alarm.says}")
+                told.append(f"{alarm.name} is {mean:.3g} since {samples - values[0][0]:,} samples: {alarm.says}")
         return told
 
 

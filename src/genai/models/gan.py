@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from genai.contract import Batch, Model, Request, Spec, Terms, Update
+from genai.contract import Alarm, Batch, Model, Request, Spec, Terms, Update
 from genai.errors import ConfigError
 from genai.models import GanConfig
 from genai.models.adversarial import GAMES, between, squared_slope, squared_slope_by_difference
@@ -194,9 +194,50 @@ class Gan(Model):
             told.append(f"augmented by {', '.join(config.augment)}")
         return [", ".join(told)]
 
+    def alarms(self) -> Sequence[Alarm]:
+        return (
+            Alarm(
+                name="mean sign of real minus generated logits",
+                measure=lambda terms: terms["discriminator/pair_sign"],
+                above=0.99,
+                says="the discriminator has won, the generator learns little - type a larger model.gamma "
+                f"(twice {self.gamma(0):.3g}), or a smaller optim.lr",
+            ),
+            Alarm(
+                name="gradient of the generator",
+                measure=lambda terms: terms["generator/grad_norm"],
+                below=1e-3,
+                samples=5_000,
+                says="the generator has stopped learning - start again with a smaller optim.lr",
+            ),
+            Alarm(
+                name="squared slope of the discriminator",
+                measure=lambda terms: terms["valid/squared_slope"],
+                above=100.0,
+                samples=10_000,
+                says="it is too steep to learn from - type model.penalty=r1_r2 and a larger model.gamma",
+            ),
+            Alarm(
+                name="mean sign on training data minus that on held-out data",
+                measure=lambda terms: terms["discriminator/pair_sign"] - terms["valid/pair_sign"],
+                above=0.5,
+                samples=10_000,
+                says="the discriminator knows the training data by heart - add data, or type "
+                "model.augment=[color,translation,cutout]",
+            ),
+            Alarm(
+                name="diversity of the preview over that of the data",
+                measure=lambda terms: terms["preview/diversity"],
+                below=0.4,
+                samples=10_000,
+                says="the generator draws few kinds - type a larger model.gamma, or a smaller optim.lr",
+            ),
+        )
+
     def evaluate(self, batch: Batch) -> Terms:
         y = self.labels(batch)
-        return describe(self.discriminator(batch.x, y), self.discriminator(self.generate(batch.x, y), y))
+        terms = describe(self.discriminator(batch.x, y), self.discriminator(self.generate(batch.x, y), y))
+        return {**terms, "squared_slope": squared_slope_by_difference(self.discriminator, batch.x, y).mean()}
 
     # -- drawing -------------------------------------------------------------------------------------------------------
 

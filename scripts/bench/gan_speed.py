@@ -1,0 +1,153 @@
+"""One discriminator and one generator step of SNGAN-32: torch-mimicry's own training steps against this trainer.
+
+    pip install --no-deps torch-mimicry
+    python scripts/bench/gan_speed.py [--rounds 5] [--steps 8] [--width 32] [--batch 64]
+
+Both train the same networks (torch-mimicry's SNGAN-32, spectral normalisation and all) by the hinge loss and Adam on
+the same pictures in memory, emoji at 32 pixels. Rounds alternate in one process; the figure is the median of the
+ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import statistics
+import sys
+import tempfile
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genai import device, registry
+from genai.config import compose_train
+from genai.console import Console
+from genai.contract import Spec
+from genai.data.source import open_data
+from genai.factory import build_model
+from genai.nets.family import Family
+from genai.registry import Component
+from genai.run import RunFolder
+from genai.schema import NetConfig
+from genai.trainer import Trainer
+
+LIMIT_RATIO = 1.5
+LATENT = 128
+
+
+def peer() -> Any:
+    """torch-mimicry's SNGAN-32, without what its package imports besides (TensorFlow among others)."""
+    found = importlib.util.find_spec("torch_mimicry")
+    if found is None:
+        raise SystemExit("torch-mimicry is not installed: pip install --no-deps torch-mimicry")
+    (place,) = found.submodule_search_locations or ()
+    for name, folder in (("torch_mimicry", place), ("torch_mimicry.nets", f"{place}/nets")):
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [folder]
+    return importlib.import_module("torch_mimicry.nets.sngan.sngan_32")
+
+
+class Log:
+    """What the peer's steps write their figures to; it reads them off as its own log does."""
+
+    def add_metric(self, name: str, value: Any, **options: Any) -> None:
+        float(value)
+
+
+def peer_seconds(nets: Any, images: Tensor, steps: int, width: int, batch: int) -> float:
+    """Seconds a step of the loop in the peer's trainer, one discriminator step to each generator step."""
+    generator, discriminator = nets.SNGANGenerator32(ngf=width), nets.SNGANDiscriminator32(ndf=width)
+    optimizers = [torch.optim.Adam(net.parameters(), 2e-4, betas=(0.0, 0.9)) for net in (discriminator, generator)]
+    labels, log, start = torch.zeros(batch, dtype=torch.long), Log(), 0.0
+    for step in range(-1, steps):
+        if step == 0:  # the first one warms up
+            start = time.perf_counter()
+        real = (images[torch.randint(len(images), (batch,))], labels)
+        discriminator.train_step(real_batch=real, netG=generator, optD=optimizers[0], log_data=log)
+        generator.train_step(real_batch=real, netD=discriminator, optG=optimizers[1], log_data=log)
+    return (time.perf_counter() - start) / steps
+
+
+def families(nets: Any, width: int) -> Family:
+    """The peer's networks as a family of ours."""
+
+    class Encoder(nn.Module):
+        def __init__(self, *, spec: Spec, config: NetConfig) -> None:
+            super().__init__()
+            self.net = nets.SNGANDiscriminator32(ndf=width)
+            self.net.l5 = nn.Identity()  # the last layer is the discriminator's own
+            self.features = width
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x)
+
+    class Decoder(nn.Module):
+        def __init__(self, *, spec: Spec, inputs: int, config: NetConfig) -> None:
+            super().__init__()
+            self.net = nets.SNGANGenerator32(nz=inputs, ngf=width)
+
+        def forward(self, vector: Tensor) -> Tensor:
+            return self.net(vector)
+
+    return Family(encoder=Encoder, decoder=Decoder)
+
+
+def own_trainer(folder: Path, data: Any, overrides: list[str]) -> Trainer:
+    config = compose_train("gan", [*overrides, f"run.dir={folder}"])
+    torch.manual_seed(0)
+    model = build_model(config, data.spec)
+    RUNTIME.place(model)
+    run = RunFolder.create(config.run, model=config.model.name)
+    return Trainer(model=model, data=data, config=config, runtime=RUNTIME, console=Console(quiet=True), run=run)
+
+
+def own_seconds(trainer: Trainer, steps: int) -> float:
+    trainer.step()
+    start = time.perf_counter()
+    for _ in range(steps):
+        trainer.step()
+    return (time.perf_counter() - start) / steps
+
+
+RUNTIME = device.start("cpu")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name, value in (("rounds", 5), ("steps", 8), ("width", 32), ("batch", 64)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    given = parser.parse_args()
+    nets = peer()
+    own = registry.components("net")["conv"]
+    registry.components("net")["conv"] = Component(f"{__name__}:SNGAN", own.help, own.schema)
+    sys.modules[__name__].SNGAN = families(nets, given.width)  # type: ignore[attr-defined]
+    overrides = [
+        "data=emoji", "data.size=32", "net=conv", "model.loss=hinge", "model.spectral_norm=false",
+        "model.conditional=false", f"model.latent_dim={LATENT}", "optim.lr=2e-4", f"trainer.batch_size={given.batch}",
+    ]  # fmt: skip
+    data = open_data(compose_train("gan", overrides).data, predicts="data")
+    images = data.train.fetch(torch.arange(len(data.train))).x
+    ratios, times = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(given.rounds):
+            theirs = peer_seconds(nets, images, given.steps, given.width, given.batch)
+            ours = own_seconds(own_trainer(Path(folder) / str(number), data, overrides), given.steps)
+            times.append((ours, theirs))
+            ratios.append(theirs / ours)
+    ours, theirs = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
+    ratio = statistics.median(ratios)
+    print(
+        f"SNGAN-32, width {given.width}, batch {given.batch}, a discriminator and a generator step: {ours:.0f} ms, "
+        f"torch-mimicry {theirs:.0f} ms, {ratio:.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})  "
+        f"(limit {LIMIT_RATIO})"
+    )
+    sys.exit(1 if ratio < LIMIT_RATIO else 0)
+
+
+if __name__ == "__main__":
+    main()

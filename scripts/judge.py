@@ -4,7 +4,7 @@
     python scripts/judge.py [data=NAME] [data.KEY=VALUE ...] DIR/samples.npz ...
 
 Trains a small classifier on the training part of the labelled set (three passes; about three minutes for 60,000
-pictures of 28 x 28 on two cores), keeps it in $GENAI_DATA (default ~/.cache/genai) and prints, for each file: the Frechet
+pictures of 28 x 28 on two cores), keeps it in $GENAI_DATA (default ~/.cache/genai) and prints for each file the Frechet
 distance of the samples to the held-out pictures in its 128 features, the share of the samples whose label it gives, and
 the share that nearly equal a training picture. First the same of real training pictures, the best that can be had.
 """

@@ -33,6 +33,7 @@ class Spec:
     cond: Mapping[str, Spec] = field(default_factory=dict)
     scale: tuple[float, ...] = (1.0,)
     offset: tuple[float, ...] = (0.0,)
+    num_samples: int = 0  # that training learns from; 0: unknown
 
     @property
     def label_classes(self) -> int:

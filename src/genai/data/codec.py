@@ -32,7 +32,7 @@ class Codec:
                 if self.spec.modality == "image"
                 else "name another data set",
             )
-        return replace(self.stage.latent_spec(), cond=data.cond)
+        return replace(self.stage.latent_spec(), cond=data.cond, num_samples=data.num_samples)
 
     def decoded(self, latent: Spec) -> Spec:
         return replace(self.spec, cond=latent.cond)

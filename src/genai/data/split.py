@@ -116,7 +116,7 @@ def build(source: Source, config: DataConfig, *, predicts: Predicts, seen_by: Se
     elif config.valid_fraction > 0 and len(valid_ids) == 0:
         notes.append("one sample only: nothing is held out")
     scale, offset = _scale_and_offset(source, part, train_ids) if seen_by is None else _units(seen_by.units, predicts)
-    spec = _spec(source, scale, offset, predicts)
+    spec = replace(_spec(source, scale, offset, predicts), num_samples=len(train_ids))
     rank = len(source.train.shape)
     scaling = Units(_per_channel(scale, rank), _per_channel(offset, rank), predicts)
     train = _split(part, train_ids, scaling)

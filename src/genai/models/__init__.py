@@ -17,7 +17,7 @@ COMPONENTS: dict[str, Component] = {
 
 @dataclass(frozen=True, kw_only=True)
 class GanConfig(ModelConfig):
-    loss: Literal["relativistic", "non_saturating", "hinge", "wgan_gp", "lsgan"] = "relativistic"
+    loss: Literal["non_saturating", "relativistic", "hinge", "wgan_gp", "lsgan"] = "non_saturating"
     latent_dim: Count = 64
     conditional: bool = True  # on the label, where the data has one
     condition: Literal["projection", "embedding"] = "projection"  # how the discriminator gets the label
@@ -27,7 +27,7 @@ class GanConfig(ModelConfig):
     gamma: Positive | Literal["auto"] = "auto"  # gamma / 2 * |grad|^2; auto: by the number of values of x
     gamma_final: Positive | None = None  # null: gamma stays
     spectral_norm: bool | Literal["auto"] = "auto"  # of the discriminator's weights; auto: with hinge
-    augment: tuple[Literal["color", "translation", "cutout"], ...] = ()  # what the discriminator sees, real or not
+    augment: Literal["auto"] | tuple[Literal["color", "translation", "cutout"], ...] = "auto"  # auto: few pictures
     augment_p: Fraction = 1.0  # probability of each
     schedule_samples: Natural = 0  # over which gamma falls to gamma_final and augment_p rises from 0; 0: at once
     generator_every: Count = 1  # discriminator steps per generator step

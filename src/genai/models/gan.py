@@ -1,7 +1,6 @@
 """Generative adversarial network (Goodfellow et al. 2014), class-conditional where the data has labels.
 
-Symbols: x real, z noise, y label, G(z, y) generated, D(x, y) one logit per sample. The default loss, relativistic with
-R1 and R2, is that of R3GAN (Huang et al. 2024).
+Symbols: x real, z noise, y label, G(z, y) generated, D(x, y) one logit per sample.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from genai.schema import NetConfig
 # gamma=auto: |gradient|^2 is a sum over the values of x, so what is right grows with their number.
 GAMMA_PER_VALUE = 4e-4
 GAMMA_GP = 20.0  # gamma / 2 = 10, the weight of Gulrajani et al. 2017; a slope of one is a slope of one at any size
+AUGMENT_BELOW = 10_000  # pictures, for augment=auto
 _LABEL_VALUES = 8  # that a label adds to points for a discriminator that sees it as input
 
 
@@ -98,6 +98,7 @@ class Gan(Model):
         self.config, self.classes, self.game = config, self.spec.label_classes, GAMES[config.loss]
         self.penalty = self.game.penalty if config.penalty == "auto" else config.penalty
         self.spectral = self.game.spectral_norm if config.spectral_norm == "auto" else config.spectral_norm
+        self.augment = _augmentation(spec) if config.augment == "auto" else config.augment
         _check(config, self.penalty, spec)
         self.generator = Generator(spec=spec, classes=self.classes, latent_dim=config.latent_dim, net=net)
         self.discriminator = Discriminator(
@@ -190,8 +191,8 @@ class Gan(Model):
             auto = " (auto)" if config.gamma == "auto" else ""
             final = "" if config.gamma_final is None else f" falling to {config.gamma_final:.4g}"
             told.append(f"gamma {self.gamma(0):.4g}{auto}{final}")
-        if config.augment:
-            told.append(f"augmented by {', '.join(config.augment)}")
+        if self.augment:
+            told.append(f"augmented by {', '.join(self.augment)}" + " (auto)" * (config.augment == "auto"))
         return [", ".join(told)]
 
     def alarms(self) -> Sequence[Alarm]:
@@ -262,8 +263,8 @@ class Gan(Model):
 
     def judge(self, x: Tensor, y: Tensor | None, samples_seen: int) -> Tensor:
         """Logits (B,) of augmented samples."""
-        if self.config.augment:
-            x = augmented(x, self.config.augment, self.augment_p(samples_seen))
+        if self.augment:
+            x = augmented(x, self.augment, self.augment_p(samples_seen))
         return self.discriminator(x, y)
 
     def paired(self, batch: Batch, generated: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -275,10 +276,17 @@ class Gan(Model):
         return batch.cond["label"] if self.classes else None
 
 
+def _augmentation(spec: Spec) -> tuple[str, ...]:
+    """For a set so small that the discriminator would learn it by heart (Zhao et al. 2020, figure 1)."""
+    if spec.modality != "image" or not 0 < spec.num_samples < AUGMENT_BELOW:
+        return ()
+    return ("color", "translation", "cutout") if spec.shape[0] > 1 else ("translation", "cutout")
+
+
 def _check(config: GanConfig, penalty: str, spec: Spec) -> None:
     """Settings that cannot go together. Raises ConfigError."""
     if penalty == "gp" and config.penalty_form == "finite_difference":
         what = "penalty=gp needs the slope itself, a finite difference estimates its square"
         raise ConfigError(what, fix="type model.penalty_form=exact, or model.penalty=r1_r2")
-    if config.augment and len(spec.shape) != 3:
+    if config.augment not in ("auto", ()) and spec.modality != "image":
         raise ConfigError(f"model.augment changes pictures, the data is {spec.modality}", fix="type model.augment=[]")

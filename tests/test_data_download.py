@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,10 +23,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from genai.__main__ import run
 from genai.console import Console
-from genai.data import download
+from genai.data import cifar, download
 from genai.data.download import RemoteFile, data_folder, fetch, verified
-from genai.errors import ConfigError, DataError, OutputError
+from genai.data.downloaded import SETS
+from genai.data.packaged import DIGIT_NAMES, FASHION_NAMES
+from genai.data.source import Source, open_source
+from genai.errors import ConfigError, DataError, OutputError, SecurityError
+from genai.schema import DataConfig, PathText
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 FILE = RemoteFile("data.bin", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
@@ -478,3 +486,305 @@ def test_progress_is_drawn_only_where_a_person_looks(site: Site, monkeypatch: py
     assert told[0].startswith(note)
     assert "data.bin" in told[0]
     assert told[1:] == [note, ""]
+
+
+# -- the sets ----------------------------------------------------------------------------------------------------------
+
+
+def idx(values: np.ndarray) -> bytes:
+    return struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
+
+
+def small(name: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """A set of the same form with 30 + 20 pictures, served by `site` alone; its values by file name."""
+    random = np.random.default_rng(1)
+    values, files = {}, []
+    for file in SETS[name].files:
+        count = 30 if file.name.startswith("train") else 20
+        shape = (count, 28, 28) if "images" in file.name else (count,)
+        values[file.name] = random.integers(0, 256 if len(shape) > 1 else 10, shape, dtype=np.uint8)
+        plain = idx(values[file.name])
+        content = gzip.compress(plain)
+        site.files[f"/{name}/{file.name}"] = content
+        sums = [hashlib.sha256(text).hexdigest() for text in (content, plain)]
+        files.append(RemoteFile(file.name, len(content), *sums))
+    monkeypatch.setitem(SETS, name, replace(SETS[name], files=tuple(files), mirrors=(f"{site.url}/{name}",)))
+    return values
+
+
+def opened(name: str, path: object = None, **settings: Any) -> Source:
+    given = None if path is None else PathText(str(path))
+    source = open_source(DataConfig(name=name, path=given, **settings))
+    assert isinstance(source, Source)
+    return source
+
+
+@pytest.mark.parametrize(("name", "names"), [("mnist", DIGIT_NAMES), ("fashion_mnist_full", FASHION_NAMES)])
+def test_idx_sets_are_downloaded_at_first_use_and_read_as_published(
+    site: Site, monkeypatch: pytest.MonkeyPatch, name: str, names: tuple[str, ...]
+) -> None:
+    values = small(name, site, monkeypatch)
+    for _ in range(2):
+        source = opened(name)
+        assert (source.name, source.names) == (name, names)
+        assert source.test is not None
+        for part, prefix in ((source.train, "train"), (source.test, "t10k")):
+            assert np.array_equal(np.asarray(part.x)[:, 0], values[f"{prefix}-images-idx3-ubyte.gz"])
+            assert np.array_equal(part.labels, values[f"{prefix}-labels-idx1-ubyte.gz"])  # type: ignore[arg-type]
+    assert len(site.asked) == 4
+    # Put there by hand, and unpacked.
+    for path in (data_folder() / name).glob("*.gz"):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    assert np.array_equal(np.asarray(opened(name).train.x)[:, 0], values["train-images-idx3-ubyte.gz"])
+    assert len(site.asked) == 4
+
+
+def test_a_path_is_read_as_the_sets_copy_without_a_download(site: Site, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=np.zeros((3, 28, 28), np.uint8), labels=[8, 3, 8])
+    source = opened("mnist", tmp_path / "a.npz")
+    assert source.names == DIGIT_NAMES
+    assert source.train.labels is not None
+    assert source.train.labels.tolist() == [8, 3, 8]
+    assert site.asked == []
+
+
+def test_the_hashes_are_those_of_the_original_fashion_mnist() -> None:
+    folder = Path(os.environ.get("GENAI_TEST_DATA", "")) / "fashion_mnist"
+    if not folder.is_dir() or not os.environ.get("GENAI_TEST_DATA"):
+        pytest.skip("GENAI_TEST_DATA does not name the test data")
+    for file in SETS["fashion_mnist_full"].files:
+        assert verified(folder, file) == folder / file.name
+        assert verified(folder, replace(file, unpacked_sha256="0" * 64)) is None
+
+
+def test_every_set_states_whole_hashes_and_names_that_mirrors_serve() -> None:
+    for chosen in SETS.values():
+        assert len(chosen.mirrors) >= 2
+        for mirror in chosen.mirrors:
+            assert mirror.startswith(("https://", "http://fashion-mnist.s3-website"))
+        for file in chosen.files:
+            assert all(
+                len(text) in (0, 64) and int(text or "0", 16) >= 0 for text in (file.sha256, file.unpacked_sha256)
+            )
+
+
+# -- CIFAR-10 ----------------------------------------------------------------------------------------------------------
+
+NUM_RECORDS = 10
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The files of a CIFAR-10 with 10 records in each."""
+    monkeypatch.setattr(cifar, "NUM_RECORDS", NUM_RECORDS)
+    random, made = np.random.default_rng(2), {}
+    for name in (*cifar.TRAIN_FILES, cifar.TEST_FILE):
+        records = random.integers(0, 256, (NUM_RECORDS, 3073), dtype=np.uint8)
+        records[:, 0] %= 10
+        made[name] = records.tobytes()
+    return {"batches.meta.txt": "\n".join(cifar.CIFAR10_NAMES).encode(), **made, "readme.html": b"<html>"}
+
+
+def packed(
+    path: Path, files: dict[str, bytes], *more: tuple[tarfile.TarInfo, bytes], folder: str = cifar.FOLDER
+) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"{folder}/{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for info, content in more:
+            info.size = info.size or len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def assert_is_cifar10(source: Source, batches: dict[str, bytes]) -> None:
+    """Against the records, read by hand: a label, then the red, green and blue plane, row by row."""
+    assert source.names == cifar.CIFAR10_NAMES
+    train = b"".join(batches[f"data_batch_{number}.bin"] for number in range(1, 6))
+    for part, content in ((source.train, train), (source.test, batches["test_batch.bin"])):
+        assert part is not None
+        assert part.labels is not None
+        x = np.asarray(part.x)
+        assert len(x) == len(content) // 3073
+        for number in (0, 7, len(x) - 1):
+            record = content[3073 * number : 3073 * (number + 1)]
+            assert part.labels[number] == record[0]
+            for channel, row, column in ((0, 0, 0), (1, 2, 3), (2, 31, 30)):
+                assert x[number, channel, row, column] == record[1 + 1024 * channel + 32 * row + column]
+
+
+def test_cifar10_is_read_from_the_archive_without_extracting_it(
+    site: Site, batches: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = packed(tmp_path / "made.tar.gz", batches).read_bytes()
+    file = RemoteFile("cifar-10-binary.tar.gz", len(content), hashlib.sha256(content).hexdigest())
+    site.files[f"/{file.name}"] = content
+    monkeypatch.setitem(SETS, "cifar10", replace(SETS["cifar10"], files=(file,), mirrors=(site.url,)))
+    assert_is_cifar10(opened("cifar10"), batches)
+    assert {path.name for path in (data_folder() / "cifar10").iterdir()} == {".lock", file.name}
+
+
+def test_cifar10_by_path_is_the_archive_or_its_folder_with_or_without_its_name(
+    batches: dict[str, bytes], tmp_path: Path, capfd: Captured
+) -> None:
+    archive = packed(tmp_path / "own copy.tgz", batches)
+    folder = tmp_path / "above" / cifar.FOLDER
+    folder.mkdir(parents=True)
+    for name, content in batches.items():
+        (folder / name).write_bytes(content)
+    for path in (archive, folder, folder.parent):
+        for name in ("cifar10", "path"):
+            assert_is_cifar10(opened(name, path), batches)
+    assert opened("cifar10", archive, size=16, channels=1).train.shape == (1, 16, 16)
+    assert run(["data", "check", str(folder), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["train"] == 50
+
+
+def test_cifar10_unpacked_by_hand_in_the_data_folder_needs_no_download(site: Site, batches: dict[str, bytes]) -> None:
+    folder = data_folder() / "cifar10" / cifar.FOLDER
+    folder.mkdir(parents=True)
+    for name, content in batches.items():
+        (folder / name).write_bytes(content)
+    assert_is_cifar10(opened("cifar10"), batches)
+
+
+def test_the_pickled_version_is_refused_with_the_name_of_the_other(tmp_path: Path) -> None:
+    pickled = {"batches.meta": b"\x80\x04.", "data_batch_1": b"\x80\x04."}
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name, content in pickled.items():
+        (folder / name).write_bytes(content)
+    archive = packed(tmp_path / "cifar-10-python.tar.gz", pickled, folder="cifar-10-batches-py")
+    for path in (archive, folder, tmp_path):
+        with pytest.raises(DataError, match=r"pickled.*cifar-10-binary\.tar\.gz"):
+            opened("cifar10", path)
+
+
+def odd_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, size
+    return info
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        odd_member("../outside"),
+        odd_member("/etc/passwd"),
+        odd_member(f"{cifar.FOLDER}/../../outside"),
+        odd_member("link", tarfile.SYMTYPE, "/etc/passwd"),
+        odd_member("hard", tarfile.LNKTYPE, "../../outside"),
+        odd_member("device", tarfile.CHRTYPE),
+    ],
+    ids=lambda info: info.name,
+)
+def test_an_archive_that_leads_outside_itself_is_refused(
+    batches: dict[str, bytes], tmp_path: Path, info: tarfile.TarInfo
+) -> None:
+    with pytest.raises(SecurityError) as caught:
+        opened("cifar10", packed(tmp_path / "a.tar.gz", batches, (info, b"")))
+    assert caught.value.exit_code == 9
+
+
+def test_an_archive_that_is_damaged_or_not_complete_is_named(batches: dict[str, bytes], tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    short = {**batches, "data_batch_3.bin": batches["data_batch_3.bin"][:-3073]}
+    missing = {name: content for name, content in batches.items() if name != "test_batch.bin"}
+    wrong = {**batches, "data_batch_1.bin": b"\x0a" + batches["data_batch_1.bin"][1:]}
+    twice = (odd_member("data_batch_1.bin"), batches["data_batch_1.bin"])
+    foreign = (odd_member("film.mp4"), bytes(2 << 20))
+    for files, more, said in (
+        (short, (), "data_batch_3.bin has 27,657 bytes"),
+        (missing, (), "no test_batch.bin"),
+        (wrong, (), "10 at 0 of labels is out of range"),
+        (batches, (twice,), "twice"),
+        (batches, (foreign,), "film.mp4"),
+        (batches, tuple((odd_member(f"m{i}"), b"") for i in range(100)), "more than 100"),
+    ):
+        with pytest.raises(DataError, match=said):
+            opened("cifar10", packed(path, files, *more))
+    whole = packed(path, batches).read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"no archive", gzip.compress(b"no archive" * 999)):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.tar\.gz"):
+            opened("cifar10", path)
+
+
+def test_a_small_archive_that_unpacks_to_very_much_is_refused_early(batches: dict[str, bytes], tmp_path: Path) -> None:
+    """Also where the many bytes are in a header, which tar readers hold in memory."""
+    path = tmp_path / "a.tar.gz"
+    header = odd_member("x", tarfile.XHDTYPE, size=4 << 30).tobuf()
+    with gzip.open(path, "wb", 1) as file:
+        file.write(header)
+        for _ in range(300):
+            file.write(bytes(1 << 20))
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30));"
+        "from pathlib import Path; from genai.data import cifar; cifar.NUM_RECORDS = 10;"
+        f"cifar.read_cifar10(Path({str(path)!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "unpacks to more than CIFAR-10" in done.stderr
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+def test_prepare_downloads_and_prints_the_folder(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capfd: Captured, tmp_path: Path
+) -> None:
+    small("mnist", site, monkeypatch)
+    assert run(["data", "prepare", "mnist"]) == 0
+    out, err = capfd.readouterr()
+    assert out == f"{data_folder() / 'mnist'}\n"
+    assert "downloading" in err
+    assert run(["data", "prepare", "mnist", "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out) == {"name": "mnist", "folder": str(data_folder() / "mnist")}
+    assert err == ""
+    np.savez(tmp_path / "a.npz", images=np.zeros((3, 8, 8), np.uint8))
+    for what in ("digits", "ring8", str(tmp_path / "a.npz")):
+        assert run(["data", "prepare", what]) == 0
+        assert capfd.readouterr().out.startswith("nothing needs preparing")
+    assert run(["data", "prepare", str(tmp_path / "gone")]) == 3
+    assert run(["data", "prepare", "path"]) == 2
+
+
+def test_a_failed_download_has_its_exit_code_and_one_line(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capfd: Captured, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small("mnist", site, monkeypatch)
+    site.files.clear()
+    for arguments in (["data", "prepare", "mnist"], ["data", "show", "mnist"], ["train", "gan", "data=mnist"]):
+        assert run([*arguments, "--quiet"]) == 3
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert err.startswith("error: data=mnist cannot be downloaded: train-images-idx3-ubyte.gz: 127.0.0.1: HTTP 404")
+        assert err.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_listing_and_a_dry_run_download_nothing(site: Site, monkeypatch: pytest.MonkeyPatch, capfd: Captured) -> None:
+    small("mnist", site, monkeypatch)
+    assert run(["data", "list"]) == 0
+    assert {"mnist", "fashion_mnist_full", "cifar10"} <= set(capfd.readouterr().out.split())
+    assert run(["train", "gan", "data=mnist", "--dry-run"]) == 0
+    assert site.asked == []
+    assert not data_folder().exists()
+
+
+def test_training_on_a_set_downloads_it_before_the_run_begins(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capfd: Captured, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small("mnist", site, monkeypatch)
+    command = ["train", "gan", "data=mnist", "run.dir=run", "net=mlp", "net.width=8", "net.layers=1", "threads=1"]
+    assert run([*command, "trainer.max_steps=2", "trainer.batch_size=8", "trainer.preview_every=0"]) == 0
+    err = capfd.readouterr().err
+    assert f"downloading 0.0 MB from 127.0.0.1 to {data_folder() / 'mnist'}" in err
+    assert err.index("downloading") < err.index("device: ")
+    assert json.loads((tmp_path / "run/run.json").read_text())["data"] == "mnist"

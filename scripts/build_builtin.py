@@ -10,23 +10,17 @@ zlib.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_digits
 
+from genai.data.download import verified
+from genai.data.downloaded import SETS
 from genai.data.idx import read_idx
 
 BUILTIN = Path(__file__).resolve().parent.parent / "src" / "genai" / "data" / "builtin"
-# Of the values of the original files, after their headers.
-SHA256 = {
-    "train-images-idx3-ubyte": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
-    "train-labels-idx1-ubyte": "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
-    "t10k-images-idx3-ubyte": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
-    "t10k-labels-idx1-ubyte": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
-}
 
 
 def first_of_each(images: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,16 +30,15 @@ def first_of_each(images: np.ndarray, labels: np.ndarray, count: int) -> tuple[n
 
 
 def fashion_mnist(folder: Path) -> dict[str, np.ndarray]:
-    originals = {}
-    for name, expected in SHA256.items():
-        path = folder / name if (folder / name).exists() else folder / f"{name}.gz"
-        originals[name] = read_idx(path, 3 if "images" in name else 1)
-        if (got := hashlib.sha256(originals[name].data).hexdigest()) != expected:
-            raise SystemExit(f"{path} is not the original: sha256 of its values is {got}, expected {expected}")
-    images, labels = first_of_each(originals["train-images-idx3-ubyte"], originals["train-labels-idx1-ubyte"], 1000)
-    test_images, test_labels = first_of_each(
-        originals["t10k-images-idx3-ubyte"], originals["t10k-labels-idx1-ubyte"], 200
-    )
+    originals = []
+    for file in SETS["fashion_mnist_full"].files:
+        path = verified(folder, file)
+        if path is None:
+            raise SystemExit(f"{folder} does not hold the original of {file.name}")
+        originals.append(read_idx(path, 3 if "images" in file.name else 1))
+    train_images, train_labels, t10k_images, t10k_labels = originals
+    images, labels = first_of_each(train_images, train_labels, 1000)
+    test_images, test_labels = first_of_each(t10k_images, t10k_labels, 200)
     return {"images": images, "labels": labels, "test_images": test_images, "test_labels": test_labels}
 
 

@@ -16,7 +16,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PLUGIN, os.environ.get(
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GENAI_RUNS", "GENAI_DATA", "GENAI_FAULT", "GENAI_TEST_FAULTS"):
+    for name in ("GENAI_RUNS", "GENAI_DATA", "GENAI_MIRROR", "GENAI_FAULT", "GENAI_TEST_FAULTS"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -156,6 +156,7 @@ def evaluate(
     _require_texts(*overrides)
     settings = compose_verb("eval", overrides)
     path = _path_of(reference)
+    from genai.data.downloaded import prepare
     from genai.device import memory_errors
     from genai.evaluation import held_out_figures
     from genai.factory import open_evaluation_data, open_trained
@@ -167,6 +168,7 @@ def evaluate(
     runtime = trained.runtime
     console.note(f"device: {runtime}")
     config, another = settings.with_data(trained.config)
+    prepare(config.data, console)
     data = open_evaluation_data(trained, config, another=another)
     batch_size = settings.sampling_of(trained.config).batch_size
     with memory_errors(f"type sampling.batch_size={max(1, batch_size // 2)}"):

@@ -9,7 +9,8 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -84,6 +85,26 @@ class Console:
         if self._live is not None:
             live, self._live = self._live, None
             _harmlessly(live.stop)
+
+    @contextmanager
+    def transfer(self, name: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+        """A bar of bytes where a person looks, else nothing; what it yields is told how many have come so far."""
+        if self.quiet or not self.watched:
+            yield lambda done: None
+            return
+        import threading
+
+        from tqdm import tqdm
+
+        class Bar(tqdm):
+            monitor_interval = 0  # no thread of its own: it would not survive the processes that data loading starts
+
+        Bar.set_lock(threading.RLock())  # nor a lock between processes
+        bar = Bar(desc=name, total=total_bytes, unit="B", unit_scale=True, file=self.stream, leave=False)
+        try:
+            yield lambda done: _harmlessly(lambda: bar.update(done - bar.n))
+        finally:
+            _harmlessly(bar.close)
 
     def table(self, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows with the keys of the first as columns, on stdout: it is a result."""

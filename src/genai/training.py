@@ -57,12 +57,15 @@ def go_on(
 
 def train(run: RunFolder, plan: Plan, console: Console) -> RunFolder:
     """Trains in a run folder whose lock is held, in this process or in several, and leaves its status behind."""
+    from genai.data.downloaded import prepare
+
     starts = run.info.starts
     try:
         with interrupting() as received:
             try:
                 if not plan.resumed:
                     plan = replace(plan, config=_with_own_codec(run, plan.config))
+                prepare(plan.config.data, console)
                 if plan.config.trainer.devices > 1:
                     _train_in_ranks(run, plan, console)
                 else:

@@ -1,4 +1,4 @@
-"""genai data list | show | check: sets of data, before anything is trained on them."""
+"""genai data list | show | prepare | check: sets of data, before anything is trained on them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from genai.cli.options import Debug, Json, Quiet, emit, emit_json
 
-app = typer.Typer(help="List, show and check sets of data.", rich_markup_mode=None)
+app = typer.Typer(help="List, show, prepare and check sets of data.", rich_markup_mode=None)
 
 What = Annotated[str, typer.Argument(metavar="NAME|PATH", help="A set's name, or a path to your own.")]
 DataSettings = Annotated[
@@ -31,13 +31,36 @@ def show(
 ) -> None:
     """What a set is: shape, counts, classes."""
     from genai.config import compose_data
-    from genai.console import table_text
+    from genai.console import Console, table_text
     from genai.data.check import describe
+    from genai.data.downloaded import prepare
     from genai.settings import flat
 
     config = compose_data(what, settings or [])
+    prepare(config, Console(quiet=quiet))
     found = describe(config.name, config)
     emit_json(found) if json else emit(table_text("", [{"what": k, "is": v} for k, v in flat(found).items()]))
+
+
+@app.command("prepare")
+def prepare_data(what: What, json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+    """Download and verify a set, and print its folder. Training does it by itself at first use."""
+    from genai.config import compose_data
+    from genai.console import Console
+    from genai.data.downloaded import prepare
+    from genai.data.sniff import existing
+    from genai.errors import ConfigError
+
+    config = compose_data(what, [])
+    if config.path is None and config.name == "path":
+        raise ConfigError("data=path needs a path", fix="type genai data prepare PATH")
+    if config.path is not None:
+        existing(config.path)
+    folder = prepare(config, Console(quiet=quiet))
+    if json:
+        emit_json({"name": config.name, "folder": None if folder is None else str(folder)})
+    else:
+        emit(f"nothing needs preparing: {what} is ready to use" if folder is None else str(folder))
 
 
 @app.command()
@@ -46,12 +69,14 @@ def check(
 ) -> None:
     """Read every file of a set and name what cannot be used; then the exit code is 3."""
     from genai.config import compose_data
-    from genai.console import table_text
+    from genai.console import Console, table_text
     from genai.data.check import check as read_all
+    from genai.data.downloaded import prepare
     from genai.errors import DataError
     from genai.settings import flat
 
     config = compose_data(what, settings or [])
+    prepare(config, Console(quiet=quiet))
     report = read_all(config)
     content = report.plain()
     if json:

@@ -7,7 +7,7 @@ from genai.registry import Component
 COMPONENTS: dict[str, Component] = {
     "fashion_mnist": Component(
         "genai.data.packaged:open_fashion_mnist",
-        "clothes, 28x28 grey, 10 classes: 10,000 + 2,000 in the package, all 70,000 with data.path=FOLDER",
+        "clothes, 28x28 grey, 10 classes: 10,000 + 2,000 in the package, all 70,000 with data=fashion_mnist_full",
         modality="image",
     ),
     "digits": Component(
@@ -16,6 +16,21 @@ COMPONENTS: dict[str, Component] = {
     "emoji": Component(
         "genai.data.packaged:open_emoji",
         "emoji, 64x64 colour on white, 1,906 pictures with captions in 9 categories",
+        modality="image",
+    ),
+    "mnist": Component(
+        "genai.data.downloaded:open_downloaded",
+        "handwritten digits, 28x28 grey, 10 classes, 60,000 + 10,000: a download of 12 MB",
+        modality="image",
+    ),
+    "fashion_mnist_full": Component(
+        "genai.data.downloaded:open_downloaded",
+        "clothes, 28x28 grey, 10 classes, the complete 60,000 + 10,000: a download of 31 MB",
+        modality="image",
+    ),
+    "cifar10": Component(
+        "genai.data.downloaded:open_downloaded",
+        "animals and vehicles, 32x32 colour, 10 classes, 50,000 + 10,000: a download of 170 MB",
         modality="image",
     ),
     "ring8": Component(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from genai.data import sniff
 from genai.data.arrays import open_arrays
+from genai.data.cifar import open_cifar10
 from genai.data.folder import open_folder
 from genai.data.idx import open_idx_file, open_idx_folder
 from genai.data.source import Source, with_classes
@@ -29,6 +30,8 @@ def read_path(path: Path, config: DataConfig, name: str) -> Source:
         return open_idx_folder(path, config, name)
     if kind == "idx":
         return open_idx_file(path, config, name)
+    if kind == "cifar10":
+        return open_cifar10(path, config, name)
     return open_arrays(path, config, name)
 
 

@@ -18,7 +18,7 @@ from typing import IO, Literal
 
 from genai.errors import DataError
 
-Kind = Literal["pictures", "npz", "npy", "idx", "idx_folder"]
+Kind = Literal["pictures", "npz", "npy", "idx", "idx_folder", "cifar10"]
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 EXPECTED = "a folder of pictures, an .npz or .npy file, or idx files"
@@ -73,6 +73,8 @@ def kind_of(path: Path) -> Kind:
         return "npz" if suffix == ".npz" else "npy"
     if is_idx_name(path.name):
         return "idx"
+    if path.name.lower().endswith((".tar.gz", ".tgz")):
+        return "cifar10"
     if suffix in PICTURE_SUFFIXES:
         raise DataError("one picture, expected a set of them", path=path, fix="give data.path the folder it lies in")
     raise DataError(f"this kind of file is not read, expected {EXPECTED}", path=path, fix="check data.path")
@@ -110,6 +112,11 @@ def find_key(arrays: Mapping[str, object], keys: tuple[str, ...], path: Path) ->
 
 def is_idx_name(name: str) -> bool:
     return _IDX_NAME.search(name.lower()) is not None
+
+
+def no_pickled_cifar(path: Path) -> DataError:
+    what = "this is the Python version of CIFAR-10, whose files are pickled and never read"
+    return DataError(what, path=path, fix="take the binary version, cifar-10-binary.tar.gz")
 
 
 def is_hidden(name: str) -> bool:
@@ -155,6 +162,10 @@ def _kind_of_folder(folder: Path) -> Kind:
             return "idx_folder"
         if is_picture_name(name):
             return "pictures"
+        if os.path.basename(name) == "data_batch_1.bin":
+            return "cifar10"
+        if os.path.basename(name) == "data_batch_1":
+            raise no_pickled_cifar(folder)
         first = first or name
     if not first:
         raise DataError("the folder is empty", path=folder, fix=f"give data.path {EXPECTED}")

@@ -106,9 +106,7 @@ def fetch(name: str, files: Sequence[RemoteFile], mirrors: Sequence[str], consol
                     fix = (
                         f"put {listed} into that folder, type data.path=FOLDER, or export GENAI_MIRROR=URL of a mirror"
                     )
-                    raise DataError(
-                        f"data={name} cannot be downloaded: {error.what}", path=folder, fix=fix
-                    ) from error.__cause__
+                    raise DataError(f"data={name} cannot be downloaded: {error.what}", path=folder, fix=fix) from error
     return [path or folder / file.name for path, file in zip(found, files, strict=True)]
 
 

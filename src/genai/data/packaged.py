@@ -24,7 +24,7 @@ EMOJI_NAMES = (
 
 
 def open_fashion_mnist(config: DataConfig) -> Source:
-    """1,000 + 200 pictures a class; with data.path the complete set, or anything in its form."""
+    """1,000 + 200 pictures a class; with data.path anything in its form (the complete set is fashion_mnist_full)."""
     return _open("fashion_mnist", FASHION_NAMES, config)
 
 

@@ -49,6 +49,7 @@ Natural = Annotated[int, Range(low=0)]
 Positive = Annotated[float, Range(low=0, above=True)]
 NonNegative = Annotated[float, Range(low=0)]
 Fraction = Annotated[float, Range(low=0, high=1)]
+Side = Annotated[int, Range(low=4, high=4096)]  # pixels
 Threads = Annotated[int, Range(low=1, high=4096)]
 
 
@@ -227,7 +228,8 @@ class NetConfig:
 class DataConfig:
     name: str
     path: PathText | None = None
-    size: Annotated[int, Range(low=4, high=4096)] | None = None  # pixels of the shorter side, then a centre crop
+    size: Side | tuple[Side, Side] | None = None  # pixels a side, or [height, width]
+    fit: Literal["crop", "pad", "stretch"] = "crop"  # how a picture is brought to that size
     channels: Literal[1, 3] | None = None  # 1 grey, 3 RGB; null: as the files are
     valid_fraction: Annotated[float, Range(low=0, high=0.9)] = 0.1  # held out where the set has no test split
     split_seed: Natural = 0

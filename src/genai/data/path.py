@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from genai.data import sniff
 from genai.data.arrays import open_arrays
 from genai.data.folder import list_folder
+from genai.data.hub import list_hub
 from genai.data.idx import open_idx_file, open_idx_folder
+from genai.data.parquet import list_parquet
 from genai.data.pictures import Listed, open_listed
 from genai.data.source import Source, with_classes
 from genai.data.tar import list_tars
 from genai.errors import ConfigError, DataError
 from genai.schema import DataConfig
 
-_LISTERS = {"pictures": list_folder, "tar": list_tars}
+_LISTERS: dict[sniff.Kind, Callable[[Path], Listed]] = {
+    "pictures": list_folder,
+    "tar": list_tars,
+    "parquet": list_parquet,
+}
 
 
 def open_path(config: DataConfig) -> Source:
     """Raises DataError for what is no data, ConfigError where no path is given."""
     if config.path is None:
         raise ConfigError(f"data={config.name} needs a path", fix="type data.path=PATH")
-    return read_path(config)
-
-
-def name_of(config: DataConfig) -> str:
-    """What the set is called: its own name, or that of the path."""
-    if config.name != "path" or config.path is None:
-        return config.name
-    return sniff.existing(config.path).resolve().name
-
-
-def list_pictures(config: DataConfig) -> Listed | None:
-    """The pictures of a set that has them one by one; None for another kind of data."""
-    if config.path is None:
-        return None
-    path = sniff.existing(config.path)
-    lister = _LISTERS.get(sniff.kind_of(path))
-    return None if lister is None else lister(path)
-
-
-def read_path(config: DataConfig) -> Source:
-    assert config.path is not None
     name = name_of(config)
     listed = list_pictures(config)
     if listed is not None:
@@ -53,10 +41,28 @@ def read_path(config: DataConfig) -> Source:
     return open_arrays(path, config, name)
 
 
+def name_of(config: DataConfig) -> str:
+    """What the set is called: its own name, or that of the path or of the hub set."""
+    if config.name != "path" or config.path is None:
+        return config.name
+    return sniff.hub_name(config.path) or sniff.existing(config.path).resolve().name
+
+
+def list_pictures(config: DataConfig) -> Listed | None:
+    """The pictures of a set that has them one by one; None for another kind of data. Raises DataError."""
+    if config.path is None:
+        return None
+    if (hub := sniff.hub_name(config.path)) is not None:
+        return list_hub(hub)
+    path = sniff.existing(config.path)
+    lister = _LISTERS.get(sniff.kind_of(path))
+    return None if lister is None else lister(path)
+
+
 def read_with_names(config: DataConfig, names: tuple[str, ...]) -> Source:
     """A set of ours in another form (`data=NAME data.path=PATH`): read as it lies there, with the set's classes."""
     assert config.path is not None
-    source = read_path(config)
+    source = open_path(config)
     if source.modality != "image":
         what = f"data={config.name} has pictures, here are {source.modality}"
         raise DataError(what, path=config.path, fix="type data=path")

@@ -151,7 +151,10 @@ def _read_value(hint: Any, value: Any) -> Any:
         inner = args if origin is tuple and Ellipsis not in args else (args[0],) * len(value)
         if len(inner) != len(value):
             raise _Misfit(f"a list of {len(inner)} values")
-        return origin(_read_value(h, v) for h, v in zip(inner, value, strict=True))
+        try:
+            return origin(_read_value(h, v) for h, v in zip(inner, value, strict=True))
+        except _Misfit as misfit:
+            raise _Misfit(f"a list in which each is {misfit}") from misfit
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         inner_mistakes: list[ConfigError] = []
         made = _read_dataclass(hint, value, "", inner_mistakes)

@@ -46,7 +46,8 @@ def _load(name: str) -> Any:
     except Exception as error:  # the library, and all that it calls, raise nearly everything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if not reached:
-            what, fix = "the hub cannot be reached and the set is not kept here", "check the network and the proxy"
+            what = "the hub cannot be reached and the set is not kept here"
+            fix = "check the name (no such path is here), the network and the proxy"
             raise DataError(what, path=f"hub:{name}", fix=fix) from error
         raise DataError(f"the hub set cannot be read: {reason}", path=f"hub:{name}", fix="check the name") from error
     finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from genai.errors import DataError, GenaiError
 from genai.schema import DataConfig
@@ -86,6 +86,8 @@ def look_at(picture: Path | Encoded) -> Look:
     try:
         with _open(picture) as image:
             width, height = image.size
+            if image.format == "TIFF":  # whose size Pillow states before or after turning it, by its version
+                width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
             # The base class's: that of PNG files would decode the picture.
             if Image.Image.getexif(image).get(0x0112, 1) >= 5:  # stored lying on its side
                 width, height = height, width
@@ -105,7 +107,7 @@ def decode(picture: Path | Encoded, frame: Frame) -> np.ndarray:
             if opened.mode == "I" and opened.format == "TIFF":
                 raise ValueError("signed or 32-bit whole numbers")
             if opened.mode == "CMYK" and opened.format == "JPEG" and "adobe" not in opened.info:
-                opened = ImageOps.invert(opened)  # Pillow takes all for Adobe's, which are stored inverted
+                opened = ImageChops.invert(opened)  # Pillow takes all for Adobe's, which are stored inverted
             image = ImageOps.exif_transpose(opened)
             image = _in_colours(image, frame.channels)
         return _as_array(fit(image, frame, picture))
@@ -243,6 +245,7 @@ def _in_colours(image: Image.Image, channels: int) -> Image.Image:
         raise ValueError("32-bit floating point values")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64).clip(0, 65535)  # 16 bits, also where Pillow says "I"
+        values = np.where(values == image.info.get("transparency"), 65535, values)
         image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import struct
 import tarfile
+import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +255,27 @@ def test_bad_pictures_are_named_skipped_and_listed_as_in_a_folder(
     assert values(resident.train) == values(streamed.train) == good
     write_tar(path, members | {f"{i:04}.png": b"" for i in range(9)})
     assert "10 of 20" in refusal(path, on_bad="skip").what
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_picture_bomb_in_a_tar_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    """13,000 x 13,000 pixels in some 160 KB, which would be half a gigabyte of colours."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 13000, 13000, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(13001 * 13000), 9)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    assert len(bomb) < 170_000
+    path = shard(tmp_path / "a.tar", range(12), **{"9999.png": bomb, "9999.cls": b"0", "9999.txt": b"x"})
+    began = time.process_time()
+    error = refusal(path)
+    assert "13000x13000 pixels, at most 64 million" in error.what
+    assert str(error.path) == f"{path}/9999.png"
+    assert [name for name, _ in check(config(path)).bad] == [f"{path}/9999.png"]
+    assert len(opened(path, on_bad="skip").train) == 12
+    assert time.process_time() - began < 2
 
 
 def test_one_picture_is_no_set(tmp_path: Path) -> None:

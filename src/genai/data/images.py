@@ -106,10 +106,11 @@ def decode(picture: Path | Encoded, frame: Frame) -> np.ndarray:
                 opened.draft(None, (2 * max(frame.width, frame.height),) * 2)
             if opened.mode == "I" and opened.format == "TIFF":
                 raise ValueError("signed or 32-bit whole numbers")
-            if opened.mode == "CMYK" and opened.format == "JPEG" and "adobe" not in opened.info:
-                opened = ImageChops.invert(opened)  # Pillow takes all for Adobe's, which are stored inverted
-            image = ImageOps.exif_transpose(opened)
-            image = _in_colours(image, frame.channels)
+            ImageOps.exif_transpose(opened, in_place=True)  # a copy of each picture would cost as much as to resize it
+            inverted = opened.mode == "CMYK" and opened.format == "JPEG" and "adobe" not in opened.info
+            # Pillow takes every CMYK for Adobe's, which are stored inverted.
+            image = _in_colours(ImageChops.invert(opened) if inverted else opened, frame.channels)
+            image.load()
         return _as_array(fit(image, frame, picture))
     except GenaiError:
         raise

@@ -512,3 +512,28 @@ def test_completion_copes_with_words_that_bash_cut_at_equals() -> None:
     assert complete_setting(cut, "di") == ["digits"]  # type: ignore[arg-type]
     cut = SimpleNamespace(params={"model": "gan", "overrides": ["data"]})
     assert "digits" in complete_setting(cut, "=")  # type: ignore[arg-type]
+
+
+def test_a_size_is_one_number_or_height_and_width() -> None:
+    for typed, size in (("16", 16), ("[16,24]", (16, 24)), ("[16, 24]", (16, 24)), ("null", None)):
+        config = configs.compose_train("gan", ["data=digits", f"data.size={typed}", "data.fit=pad"])
+        assert (config.data.size, config.data.fit) == (size, "pad")
+        read_back = configs.read_config(json.loads(json.dumps(plain(config))))  # as a run keeps it
+        assert read_back == config
+        assert configs.differences(config, read_back) == []
+        written = yaml.safe_load(configs.to_yaml(config))["data"]["size"]
+        assert written == (list(size) if isinstance(size, tuple) else size)
+        assert configs.compose_data("digits", [f"data.size={typed}"]).size == size
+    jobs = configs.run_hydra("gan", ["data=digits", "data.size=[16,24],8"], [], lambda c: c.data.size, multirun=True)
+    assert [job.value for job in jobs] == [(16, 24), 8]
+    for typed in ("[16]", "[16,24,3]", "[16,3]", "[16,x]", "3", "16x24"):
+        with pytest.raises(ConfigErrors, match=r"'data\.size' is .*, expected a"):
+            configs.compose_train("gan", ["data=digits", f"data.size={typed}"])
+    with pytest.raises(ConfigErrors, match="crop, pad, stretch"):
+        configs.compose_train("gan", ["data=digits", "data.fit=fill"])
+
+
+def test_another_set_is_fitted_as_the_model_learned() -> None:
+    config = configs.compose_train("gan", ["data=digits", "data.size=[16,24]", "data.fit=pad"])
+    another = configs.compose_verb("eval", ["data=fashion_mnist"]).with_data(config)[0].data
+    assert (another.name, another.size, another.fit) == ("fashion_mnist", (16, 24), "pad")

@@ -46,13 +46,13 @@ def labels_of(data: Dataset) -> list[int]:
 def test_npz_of_pictures_labels_names_and_a_test_part(tmp_path: Path, write) -> None:  # type: ignore[no-untyped-def]
     x, y, test = noise(6, 8, 10, 3), np.array([2, 0, 1, 1, 2, 0]), noise(3, 8, 10, 3)
     path = tmp_path / "a.npz"
-    write(path, images=x, labels=y, names=["x", "y", "z"], test_images=test, test_labels=y[:3], captions=["?"] * 6)
+    write(path, images=x, labels=y, names=["x", "y", "z"], test_images=test, test_labels=y[:3], fonts=["?"] * 6)
     data = opened(path)
     assert np.array_equal(pixels(data), x.transpose(0, 3, 1, 2))
     assert np.array_equal(pixels(data, held_out=True), test.transpose(0, 3, 1, 2))
     assert labels_of(data) == y.tolist()
     assert data.spec.cond["label"].names == ("x", "y", "z")
-    assert data.notes == ("arrays that are not used: captions",)
+    assert data.notes == ("arrays that are not used: fonts",)
 
 
 @pytest.mark.parametrize("layout", ["NHW", "NHW1", "NCHW", "fortran", "int64", "bool"])

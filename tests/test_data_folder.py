@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genai.data import folder as folder_module
+from genai.data import pictures as pictures_module
 from genai.data.check import check
 from genai.data.images import Frame, decode, fit, frame_of, look_at
 from genai.data.source import Dataset, modality_of, open_data
@@ -48,6 +48,12 @@ def save(path: Path, values: np.ndarray) -> Path:
     return path
 
 
+def save_twice(path: Path, values: np.ndarray) -> Path:
+    """One picture is no set."""
+    save(path.with_stem(f"{path.stem} again"), values)
+    return save(path, values)
+
+
 def pixels(data: Dataset) -> np.ndarray:
     """All training pictures as whole numbers (N, C, H, W)."""
     return np.rint(data.train.fetch(torch.arange(len(data.train))).x.numpy() * 127.5 + 127.5).astype(int)
@@ -71,8 +77,8 @@ def test_sub_folders_are_classes_and_every_pixel_is_kept(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["two words", "漢字", "a,b(c)", "lr=0.1", "#1~", "{x}", "100%"])
 def test_paths_of_any_spelling_are_read(tmp_path: Path, name: str) -> None:
-    save(tmp_path / name / f"{name}.png", noise(8, 8))
-    assert len(opened(tmp_path / name).train) == 1
+    save_twice(tmp_path / name / f"{name}.png", noise(8, 8))
+    assert len(opened(tmp_path / name).train) == 2
     np.savez(tmp_path / f"{name}.npz", images=noise(4, 8, 8))
     assert len(opened(tmp_path / f"{name}.npz").train) == 4
 
@@ -88,8 +94,8 @@ def test_numbered_classes_are_in_the_order_of_their_numbers(tmp_path: Path) -> N
 
 
 def test_a_flat_folder_and_a_single_class_have_no_labels(tmp_path: Path) -> None:
-    save(tmp_path / "flat" / "a.png", noise(8, 8))
-    save(tmp_path / "one" / "faces" / "a.png", noise(8, 8))
+    save_twice(tmp_path / "flat" / "a.png", noise(8, 8))
+    save_twice(tmp_path / "one" / "faces" / "a.png", noise(8, 8))
     assert opened(tmp_path / "flat").spec.cond == {}
     assert opened(tmp_path / "one").spec.cond == {}
 
@@ -110,7 +116,7 @@ def test_train_and_test_folders_are_the_parts_and_no_classes(tmp_path: Path) -> 
 
 def test_size_resizes_the_shorter_side_and_crops_the_centre(tmp_path: Path) -> None:
     values = noise(150, 100, 3)
-    save(tmp_path / "a.png", values)
+    save_twice(tmp_path / "a.png", values)
     ours = pixels(opened(tmp_path, size=20))[0].transpose(1, 2, 0)
     resized = Image.fromarray(values).resize((20, 30), Image.Resampling.LANCZOS)
     expected = np.asarray(resized.crop((0, 5, 20, 25))).astype(int)
@@ -123,19 +129,19 @@ def test_size_resizes_the_shorter_side_and_crops_the_centre(tmp_path: Path) -> N
 
 def test_array_and_folder_are_resized_alike(tmp_path: Path) -> None:
     values = smooth(48, 48)
-    save(tmp_path / "folder" / "a.png", values)
-    np.save(tmp_path / "a.npy", values[None])
+    save_twice(tmp_path / "folder" / "a.png", values)
+    np.save(tmp_path / "a.npy", np.stack([values] * 2))
     assert np.array_equal(pixels(opened(tmp_path / "folder", size=20)), pixels(opened(tmp_path / "a.npy", size=20)))
 
 
 def test_channels_convert_as_pillow_does(tmp_path: Path) -> None:
     values = noise(8, 8, 3)
-    save(tmp_path / "rgb" / "a.png", values)
-    np.save(tmp_path / "rgb.npy", values[None])
+    save_twice(tmp_path / "rgb" / "a.png", values)
+    np.save(tmp_path / "rgb.npy", np.stack([values] * 2))
     expected = np.asarray(Image.fromarray(values).convert("L"))
     for path in (tmp_path / "rgb", tmp_path / "rgb.npy"):
         assert np.array_equal(pixels(opened(path, channels=1))[0, 0], expected)
-    save(tmp_path / "grey" / "a.png", values[..., 0])
+    save_twice(tmp_path / "grey" / "a.png", values[..., 0])
     assert opened(tmp_path / "grey").spec.shape == (1, 8, 8)
     in_colour = pixels(opened(tmp_path / "grey", channels=3))[0]
     assert np.array_equal(in_colour, np.stack([values[..., 0]] * 3))
@@ -147,7 +153,7 @@ def test_the_pictures_decide_the_size_and_the_notes_say_so(tmp_path: Path) -> No
     data = opened(tmp_path / "mixed")
     assert data.spec.shape == (1, 30, 30)
     assert "20 to 40" in data.notes[0]
-    save(tmp_path / "large" / "a.png", noise(100, 300))
+    save_twice(tmp_path / "large" / "a.png", noise(100, 300))
     assert opened(tmp_path / "large").spec.shape == (1, 64, 64)
     assert opened(tmp_path / "large", size=96).spec.shape == (1, 96, 96)
 
@@ -197,12 +203,14 @@ def test_a_photo_stored_on_its_side_is_turned_upright(tmp_path: Path) -> None:
     turned = Image.fromarray(values)
     exif = turned.getexif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
-    turned.save(tmp_path / "a.png", exif=exif)
+    for name in ("a.png", "b.png"):
+        turned.save(tmp_path / name, exif=exif)
     assert np.array_equal(pixels(opened(tmp_path))[0].transpose(1, 2, 0), np.rot90(values, -1))
 
 
 def test_a_large_photo_is_decoded_at_a_fraction_and_looks_the_same(tmp_path: Path) -> None:
-    Image.fromarray(smooth(1600, 1200)).save(tmp_path / "a.jpg", quality=95)
+    for name in ("a.jpg", "b.jpg"):
+        Image.fromarray(smooth(1600, 1200)).save(tmp_path / name, quality=95)
     ours = pixels(opened(tmp_path, size=32))[0].transpose(1, 2, 0)
     with Image.open(tmp_path / "a.jpg") as image:
         expected = np.asarray(image.resize((32, 32), Image.Resampling.LANCZOS, box=(0, 200, 1200, 1400))).astype(int)
@@ -321,7 +329,7 @@ def test_skipping_gives_the_same_set_when_it_streams(tmp_path: Path, monkeypatch
             save(tmp_path / label / f"{i}.png", noise(16, 16))
     (tmp_path / "a" / "3.png").write_bytes(b"")
     resident = opened(tmp_path, on_bad="skip")
-    monkeypatch.setattr(folder_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(pictures_module, "RESIDENT_BYTES", 0)
     streamed = opened(tmp_path, on_bad="skip")
     assert streamed.train.streams
     assert np.array_equal(pixels(resident), pixels(streamed))
@@ -368,12 +376,12 @@ def test_pictures_beside_class_folders_are_refused(tmp_path: Path) -> None:
 
 
 def test_other_files_are_left_out_and_told_and_hidden_ones_are_not_seen(tmp_path: Path) -> None:
-    save(tmp_path / "a.png", noise(8, 8))
+    save_twice(tmp_path / "a.png", noise(8, 8))
     for name in ("readme.txt", ".DS_Store", "Thumbs.db"):
         (tmp_path / name).write_text("x")
     save(tmp_path / ".thumbnails" / "a.png", noise(4, 4))
     data = opened(tmp_path)
-    assert len(data.train) == 1
+    assert len(data.train) == 2
     assert data.notes == ("1 files that are no pictures are left out: readme.txt",)
 
 
@@ -388,7 +396,7 @@ def test_fingerprint_follows_content_also_when_streamed(tmp_path: Path, monkeypa
     for i in range(4):
         save(tmp_path / f"{i}.png", noise(8, 8))
     resident = opened(tmp_path).fingerprint
-    monkeypatch.setattr(folder_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(pictures_module, "RESIDENT_BYTES", 0)
     streamed = opened(tmp_path).fingerprint
     assert streamed == opened(tmp_path).fingerprint
     save(tmp_path / "3.png", np.zeros((8, 8), np.uint8))

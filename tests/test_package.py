@@ -136,7 +136,11 @@ def test_the_sweep_script_prints_the_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("script", "small"),
-    [("trainer_overhead", ["--rounds=1", "--steps=20"]), ("checkpoint_speed", ["--rounds=1", "--megabytes=4"])],
+    [
+        ("trainer_overhead", ["--rounds=1", "--steps=20"]),
+        ("checkpoint_speed", ["--rounds=1", "--megabytes=4"]),
+        ("streaming", ["--rounds=1", "--pictures=100", "--side=80"]),
+    ],
 )
 def test_the_measuring_scripts_run(script: str, small: list[str], tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts/bench" / f"{script}.py"), *small]

@@ -305,7 +305,9 @@ class VerbConfig:
         another = "name" in given and (given["name"], given.get("path")) != (own["name"], own["path"])
         if another:
             # Another set is brought to the shape that the model learned on, unless told otherwise.
-            kept = {key: own.get(key) for key in ("size", "channels", "codec") if given.get(key) is None}
+            unsaid = {key for key in ("size", "channels", "codec") if given.get(key) is None}
+            unsaid |= {"fit"} if given.get("fit") == DataConfig.fit else set()
+            kept = {key: own.get(key) for key in unsaid}
             values["data"] = {**given, **kept, **{key: own[key] for key in _SPLIT}}
         else:
             changed = given.keys() - {"name", *_SPLIT}

@@ -49,6 +49,7 @@ Natural = Annotated[int, Range(low=0)]
 Positive = Annotated[float, Range(low=0, above=True)]
 NonNegative = Annotated[float, Range(low=0)]
 Fraction = Annotated[float, Range(low=0, high=1)]
+Side = Annotated[int, Range(low=4, high=4096)]  # pixels
 Threads = Annotated[int, Range(low=1, high=4096)]
 
 
@@ -150,7 +151,10 @@ def _read_value(hint: Any, value: Any) -> Any:
         inner = args if origin is tuple and Ellipsis not in args else (args[0],) * len(value)
         if len(inner) != len(value):
             raise _Misfit(f"a list of {len(inner)} values")
-        return origin(_read_value(h, v) for h, v in zip(inner, value, strict=True))
+        try:
+            return origin(_read_value(h, v) for h, v in zip(inner, value, strict=True))
+        except _Misfit as misfit:
+            raise _Misfit(f"a list in which each is {misfit}") from misfit
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         inner_mistakes: list[ConfigError] = []
         made = _read_dataclass(hint, value, "", inner_mistakes)
@@ -227,7 +231,8 @@ class NetConfig:
 class DataConfig:
     name: str
     path: PathText | None = None
-    size: Annotated[int, Range(low=4, high=4096)] | None = None  # pixels of the shorter side, then a centre crop
+    size: Side | tuple[Side, Side] | None = None  # pixels a side, or [height, width]
+    fit: Literal["crop", "pad", "stretch"] = "crop"  # how a picture is brought to that size
     channels: Literal[1, 3] | None = None  # 1 grey, 3 RGB; null: as the files are
     valid_fraction: Annotated[float, Range(low=0, high=0.9)] = 0.1  # held out where the set has no test split
     split_seed: Natural = 0

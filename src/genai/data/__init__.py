@@ -44,6 +44,6 @@ COMPONENTS: dict[str, Component] = {
     "moons": Component("genai.data.points:open_moons", "two interleaved half circles, 2 classes", modality="points"),
     "path": Component(
         "genai.data.path:open_path",
-        "your own: data.path=FOLDER of pictures (sub-folders are classes), .npz, .npy or idx",
+        "your own: data.path=FOLDER of pictures (sub-folders are classes), tars, parquet, .npz, .npy, idx, hub:NAME",
     ),
 }

@@ -6,12 +6,13 @@ import hashlib
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from genai.data import sniff
-from genai.data.images import Frame, Look, frame_of, prepare
+from genai.data.images import Frame, Look, frame_of, prepare, size_text
 from genai.data.source import RESIDENT_BYTES, Part, Source
 from genai.errors import ConfigError, DataError
 from genai.schema import DataConfig
@@ -59,15 +60,19 @@ def open_arrays(path: Path, config: DataConfig, name: str) -> Source:
     else:
         arrays = load_npz(path)
     notes = []
-    used = (sniff.X_KEYS, sniff.LABEL_KEYS, sniff.TEST_X_KEYS, sniff.TEST_LABEL_KEYS, ("names",))
-    x, labels, test_x, test_labels, names = (next((arrays.pop(k) for k in keys if k in arrays), None) for keys in used)
+    used = (sniff.X_KEYS, sniff.LABEL_KEYS, sniff.TEST_X_KEYS, sniff.TEST_LABEL_KEYS, ("names",), *sniff.CAPTION_KEYS)
+    x, labels, test_x, test_labels, names, captions, test_captions = (
+        next((arrays.pop(k) for k in keys if k in arrays), None) for keys in used
+    )
     if arrays:
         notes.append(f"arrays that are not used: {', '.join(arrays)}")
     if x is None:
         raise AssertionError("sniff.find_key has found it")
-    return source_of_arrays(
+    source = source_of_arrays(
         x, labels, test_x, test_labels, names=names, path=path, config=config, name=name, notes=tuple(notes)
     )
+    test = None if source.test is None else _captioned(source.test, test_captions, "test_captions", path)
+    return replace(source, train=_captioned(source.train, captions, "captions", path), test=test)
 
 
 def source_of_arrays(
@@ -103,10 +108,21 @@ def source_of_arrays(
         part = Part(_points(x, path), found)
         return Source(name, "points", part, test, classes=classes, names=class_names, notes=notes)
     images = _as_nhwc(x, path)
+    if len(x) == 1:
+        raise DataError("one picture only, training needs a set of them", path=path, fix="save several in one file")
     frame, said = frame_of([Look(images.shape[2], images.shape[1], grey=images.shape[3] == 1)], config)
     test = None if test_x is None else Part(_pictures(test_x, frame, path), test_found)
     part = Part(_pictures(x, frame, path), found)
     return Source(name, "image", part, test, classes=classes, names=class_names, notes=(*notes, *said))
+
+
+def _captioned(part: Part, captions: np.ndarray | None, what: str, path: Path) -> Part:
+    if captions is None:
+        return part
+    if captions.shape != (len(part),) or captions.dtype.kind not in "US":
+        got = f"'{what}' of type {captions.dtype} and shape {captions.shape} for {len(part)} samples"
+        raise DataError(got, path=path, fix="save one text a sample")
+    return replace(part, captions=tuple(map(str, _as_text(captions, what, path))))
 
 
 def load_npy(path: Path) -> np.ndarray:
@@ -171,7 +187,8 @@ def _pictures(array: np.ndarray, frame: Frame, path: Path) -> np.ndarray | Array
         raise DataError(f"pictures of shape {images.shape} hold nothing", path=path, fix="check the file")
     if not frame.fits and images.shape[1:3] != (frame.height, frame.width):
         got, expected = f"{images.shape[2]}x{images.shape[1]}", f"{frame.width}x{frame.height}"
-        raise DataError(f"test pictures of {got}, expected {expected}", path=path, fix=f"type data.size={frame.height}")
+        fix = f"type data.size={size_text(frame.height, frame.width)}"
+        raise DataError(f"test pictures of {got}, expected {expected}", path=path, fix=fix)
     if len(images) * frame.num_bytes > RESIDENT_BYTES:
         if images.dtype != np.uint8:
             raise DataError(f"pictures of type {images.dtype}", path=path, fix="save so many pictures as uint8")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genai.data import sniff
-from genai.data.folder import FolderRows, find_bad, frame_for, list_folder, without
 from genai.data.held_out import split_ids
 from genai.data.images import Frame
-from genai.data.source import Dataset, Part, Source, open_source
+from genai.data.path import list_pictures, name_of
+from genai.data.pictures import PictureRows, find_bad, frame_for, refuse_one, source_of
+from genai.data.source import Dataset, Part, Source, captions_of, open_source
 from genai.errors import DataError
 from genai.registry import find
 from genai.schema import DataConfig
@@ -32,6 +31,8 @@ class Report:
     train: int  # samples
     held_out: int
     classes: dict[str, int]  # name -> training and held-out samples; empty without labels
+    captions: int  # of training and held-out samples
+    caption_examples: tuple[str, ...]  # three at most
     num_bad: int
     bad: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
@@ -46,27 +47,25 @@ class Report:
 
 
 def check(config: DataConfig) -> Report:
-    """Reads every file of a set. Pictures of a folder that cannot be used are in the report; whatever else is wrong
-    raises the DataError that training would raise."""
-    path = None if config.path is None else sniff.existing(config.path)
-    if path is None or sniff.kind_of(path) != "pictures":
+    """Reads every file of a set. Pictures that cannot be used are in the report, in whatever they lie; what else is
+    wrong raises the DataError that training would raise."""
+    listed = list_pictures(config)
+    if listed is None:
         return _report(open_source(config), config)
-    train, test, notes = list_folder(path)
     try:
-        frame, said = frame_for(train, config)
+        frame, notes = frame_for(listed, config)
     except DataError:
-        frame, said = Frame(channels=3, height=1, width=1, fits=True), []  # all are bad, and all are listed
+        frame, notes = Frame(channels=3, height=1, width=1, fits=True), listed.notes  # all are bad, and all are listed
     bad: list[DataError] = []
     parts: list[Part | None] = []
-    for listing in (train, test):
-        errors = find_bad(listing, frame) if listing is not None else []
-        bad += errors
-        kept = None if listing is None else without(listing, {Path(str(error.path)) for error in errors})
-        parts.append(None if kept is None else Part(FolderRows(kept, frame), kept.labels))
-    assert parts[0] is not None
-    name = path.resolve().name if config.name == "path" else config.name
-    source = Source(name, "image", parts[0], parts[1], len(train.names), train.names, notes=(*notes, *said))
-    return _report(source, config, bad)
+    for listing in (listed.train, listed.test):
+        errors = {} if listing is None else find_bad(listing.files, frame)
+        bad += errors.values()
+        kept = None if listing is None else listing.without(list(errors))
+        parts.append(None if kept is None else Part(PictureRows(kept.files, frame), kept.labels, kept.captions))
+    if not bad:
+        refuse_one(listed)
+    return _report(source_of(listed, parts, name_of(config), notes), config, bad)
 
 
 def describe(name: str, config: DataConfig | None = None) -> dict[str, Any]:
@@ -85,13 +84,25 @@ def _report(source: Source | Dataset, config: DataConfig, bad: Sequence[DataErro
         held_out = 0 if source.valid is None else len(source.valid)
         spec = source.spec
         return Report(
-            source.name, config.path, spec.modality, spec.shape, len(source.train), held_out, {}, 0, (), source.notes
+            name=source.name,
+            path=config.path,
+            modality=spec.modality,
+            shape=spec.shape,
+            train=len(source.train),
+            held_out=held_out,
+            classes={},
+            captions=source.num_captions,
+            caption_examples=source.caption_examples,
+            num_bad=0,
+            bad=(),
+            notes=source.notes,
         )
     train = len(source.train)
     held_out = len(source.test) if source.test is not None else 0
     if source.test is None and train:
         held_out = len(split_ids(train, config.valid_fraction, config.split_seed)[1])
         train -= held_out
+    num_captions, examples = captions_of(source.train, source.test)
     return Report(
         name=source.name,
         path=config.path,
@@ -100,6 +111,8 @@ def _report(source: Source | Dataset, config: DataConfig, bad: Sequence[DataErro
         train=train,
         held_out=held_out,
         classes=_count_classes(source),
+        captions=num_captions,
+        caption_examples=examples,
         num_bad=len(bad),
         bad=tuple((str(error.path), error.what) for error in bad[:MOST_LISTED]),
         notes=source.notes,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from genai.contract import Batch, FirstStage, Spec
+from genai.data.images import size_text
 from genai.data.source import Split
 from genai.errors import ConfigError
 
@@ -28,7 +29,7 @@ class Codec:
             raise ConfigError(
                 f"data.codec was trained on {self.spec.modality} {self.spec.shape}, "
                 f"the data are {data.modality} {data.shape}",
-                fix=f"type data.size={self.spec.shape[-1]}"
+                fix=f"type data.size={size_text(*self.spec.shape[1:])}"
                 if self.spec.modality == "image"
                 else "name another data set",
             )

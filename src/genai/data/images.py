@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections import Counter
@@ -10,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from genai.errors import DataError, GenaiError
 from genai.schema import DataConfig
@@ -51,6 +52,17 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """A picture out of a larger file: the bytes that a file of its own would hold, and its name in errors."""
+
+    content: bytes
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
 class Frame:
     """What every picture of a set is brought to. Without `fits` a picture of another size is an error."""
 
@@ -58,6 +70,7 @@ class Frame:
     height: int
     width: int
     fits: bool
+    how: Literal["crop", "pad", "stretch"] = "crop"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -68,11 +81,13 @@ class Frame:
         return self.channels * self.height * self.width
 
 
-def look_at(path: Path) -> Look:
+def look_at(picture: Path | Encoded) -> Look:
     """Size and colour of a picture from its header. Raises DataError for what is none, or is too large to decode."""
     try:
-        with _open(path) as image:
+        with _open(picture) as image:
             width, height = image.size
+            if image.format == "TIFF":  # whose size Pillow states before or after turning it, by its version
+                width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
             # The base class's: that of PNG files would decode the picture.
             if Image.Image.getexif(image).get(0x0112, 1) >= 5:  # stored lying on its side
                 width, height = height, width
@@ -80,28 +95,32 @@ def look_at(path: Path) -> Look:
     except GenaiError:
         raise
     except Exception as error:  # headers of damaged files raise nearly everything
-        raise _bad_picture(path, error) from error
+        raise _bad_picture(picture, error) from error
 
 
-def decode(path: Path, frame: Frame) -> np.ndarray:
+def decode(picture: Path | Encoded, frame: Frame) -> np.ndarray:
     """(C, H, W) uint8, upright, first frame, alpha over white. Raises DataError for what cannot be read."""
     try:
-        with _open(path) as opened:
-            if frame.fits:
-                opened.draft(None, (2 * frame.width, 2 * frame.height))  # a JPEG far too large is decoded at a fraction
+        with _open(picture) as opened:
+            if frame.fits:  # a JPEG far too large is decoded at a fraction; it may yet be turned on its side
+                opened.draft(None, (2 * max(frame.width, frame.height),) * 2)
             if opened.mode == "I" and opened.format == "TIFF":
                 raise ValueError("signed or 32-bit whole numbers")
-            image = ImageOps.exif_transpose(opened)
-            image = _in_colours(image, frame.channels)
-        return _as_array(fit(image, frame, path))
+            ImageOps.exif_transpose(opened, in_place=True)  # a copy of each picture would cost as much as to resize it
+            inverted = opened.mode == "CMYK" and opened.format == "JPEG" and "adobe" not in opened.info
+            # Pillow takes every CMYK for Adobe's, which are stored inverted.
+            image = _in_colours(ImageChops.invert(opened) if inverted else opened, frame.channels)
+            image.load()
+        return _as_array(fit(image, frame, picture))
     except GenaiError:
         raise
     except Exception as error:  # decoders of damaged files raise nearly everything
-        raise _bad_picture(path, error) from error
+        raise _bad_picture(picture, error) from error
 
 
 def fit(image: Image.Image, frame: Frame, path: object = None) -> Image.Image:
-    """The centre of a picture, cropped to the frame's proportions and resized with antialiasing."""
+    """The picture in the frame, resized with antialiasing: the centre in the frame's proportions (crop), all of it on
+    white (pad), or all of it in other proportions (stretch)."""
     width, height = image.size
     if (width, height) == (frame.width, frame.height):
         return image
@@ -109,13 +128,27 @@ def fit(image: Image.Image, frame: Frame, path: object = None) -> Image.Image:
         raise DataError(
             f"a picture of {width}x{height} among pictures of {frame.width}x{frame.height}",
             path=path,
-            fix=f"type data.size={frame.height}",
+            fix=f"type data.size={size_text(frame.height, frame.width)}",
         )
-    scale = min(width / frame.width, height / frame.height)
+    across, down = width / frame.width, height / frame.height
+    if frame.how == "pad":
+        inner = max(1, round(width / max(across, down))), max(1, round(height / max(across, down)))
+        canvas = Image.new(image.mode, (frame.width, frame.height), "white")
+        corner = (frame.width - inner[0]) // 2, (frame.height - inner[1]) // 2
+        canvas.paste(image.resize(inner, Image.Resampling.LANCZOS), corner)
+        return canvas
+    scale = min(across, down)
+    if frame.how == "stretch" or across == down:
+        return image.resize((frame.width, frame.height), Image.Resampling.LANCZOS)
     # Rounding may lead out of the picture by 1e-15, which Pillow refuses.
     left, top = max(0.0, (width - frame.width * scale) / 2), max(0.0, (height - frame.height * scale) / 2)
     box = (left, top, min(width, left + frame.width * scale), min(height, top + frame.height * scale))
     return image.resize((frame.width, frame.height), Image.Resampling.LANCZOS, box=box)
+
+
+def size_text(height: int, width: int) -> str:
+    """As data.size is typed."""
+    return str(height) if height == width else f"[{height},{width}]"
 
 
 def frame_of(looks: Iterable[Look], config: DataConfig) -> tuple[Frame, list[str]]:
@@ -125,7 +158,8 @@ def frame_of(looks: Iterable[Look], config: DataConfig) -> tuple[Frame, list[str
     channels = config.channels or (1 if all(look.grey for look in looks) else 3)
     (width, height), _ = sizes.most_common(1)[0]
     if config.size is not None:
-        return Frame(channels, config.size, config.size, fits=True), []
+        height, width = (config.size, config.size) if isinstance(config.size, int) else config.size
+        return Frame(channels, height, width, fits=True, how=config.fit), []
     if len(sizes) == 1 and max(width, height) <= LARGEST_KEPT:
         return Frame(channels, height, width, fits=False), []
     sides = sorted(min(size) for size in sizes.elements())
@@ -133,7 +167,7 @@ def frame_of(looks: Iterable[Look], config: DataConfig) -> tuple[Frame, list[str
     mixed = f"{len(sizes)} sizes, shorter sides of {sides[0]} to {sides[-1]}"
     found = f"{width}x{height}" if len(sizes) == 1 else mixed
     note = f"pictures ({found}) become {size}x{size}; data.size=N for another size"
-    return Frame(channels, size, size, fits=True), [note]
+    return Frame(channels, size, size, fits=True, how=config.fit), [note]
 
 
 def prepare(images: np.ndarray, frame: Frame) -> np.ndarray:
@@ -173,32 +207,36 @@ def _resized(image: np.ndarray, frame: Frame) -> np.ndarray:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
+def _open(picture: Path | Encoded) -> Iterator[Image.Image]:
     try:
-        if not path.is_file():  # a pipe of that name would never end
-            raise OSError("the link leads nowhere" if path.is_symlink() else "not a file")
-        image = Image.open(path, formats=_FORMATS)
+        if isinstance(picture, Encoded):
+            image = Image.open(io.BytesIO(picture.content), formats=_FORMATS)
+        elif not picture.is_file():  # a pipe of that name would never end
+            raise OSError("the link leads nowhere" if picture.is_symlink() else "not a file")
+        else:
+            image = Image.open(picture, formats=_FORMATS)
     except Exception as error:  # headers of damaged files raise nearly everything
-        raise _bad_picture(path, error) from error
+        raise _bad_picture(picture, error) from error
     with image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise DataError(
                 f"a picture of {width}x{height} pixels, at most {MAX_PIXELS // 1_000_000} million are decoded",
-                path=path,
+                path=picture,
                 fix="make it smaller, or type data.on_bad=skip",
             )
         yield image
 
 
-def _bad_picture(path: Path, error: BaseException) -> DataError:
+def _bad_picture(picture: Path | Encoded, error: BaseException) -> DataError:
     if isinstance(error, Image.UnidentifiedImageError):
-        reason = "it is empty" if path.stat().st_size == 0 else "its content is no picture format that is read"
+        empty = not picture.content if isinstance(picture, Encoded) else picture.stat().st_size == 0
+        reason = "it is empty" if empty else "its content is no picture format that is read"
     elif isinstance(error, OSError) and error.strerror:
         reason = error.strerror.lower()
     else:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-    return DataError(f"not a readable picture ({reason})", path=path, fix="remove it, or type data.on_bad=skip")
+    return DataError(f"not a readable picture ({reason})", path=picture, fix="remove it, or type data.on_bad=skip")
 
 
 def _in_colours(image: Image.Image, channels: int) -> Image.Image:
@@ -208,6 +246,7 @@ def _in_colours(image: Image.Image, channels: int) -> Image.Image:
         raise ValueError("32-bit floating point values")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64).clip(0, 65535)  # 16 bits, also where Pillow says "I"
+        values = np.where(values == image.info.get("transparency"), 65535, values)
         image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")

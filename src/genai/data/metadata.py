@@ -1,41 +1,82 @@
-"""Labels that a `metadata.csv` or `metadata.jsonl` beside the pictures gives: `file_name` (or `file`) and `label`."""
+"""Labels and captions that `metadata.csv` or `metadata.jsonl` files give to the pictures at or below their folder."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genai.errors import DataError
 
-FILES = ("metadata.csv", "metadata.jsonl")
+FILES = ("metadata.csv", "metadata.jsonl")  # the first of a folder is read
 _FILE_KEYS = ("file_name", "file")
+_CAPTION_KEYS = ("text", "caption")
+_LABEL_KEYS = ("label",)
 
 
-def read_labels(root: Path) -> tuple[Path, dict[str, str]] | None:
-    """The metadata file and the label of each picture it names, or None where there is no file or it has no labels.
+@dataclass(frozen=True)
+class Row:
+    """What one row says of its picture; `label` and `caption` are None where the file has no such column."""
+
+    path: Path
+    number: int  # as an editor counts
+    label: str | None
+    caption: str | None
+
+
+def metadata_files(names: Iterable[str]) -> list[str]:
+    """Those of the files of a folder, by path relative to it, that are read as metadata."""
+    found: dict[str, str] = {}
+    for name in names:
+        folder, last = os.path.split(name)
+        if last == FILES[0] or (last == FILES[1] and folder not in found):
+            found[folder] = name
+    return list(found.values())
+
+
+def read_metadata(root: Path, files: Iterable[str]) -> dict[str, Row]:
+    """The row of each picture that these files name, by the picture's path relative to `root`.
 
     Raises DataError, with the number of the row, for a row without a file or a label, and for a file named twice.
     """
-    path = next((root / name for name in FILES if (root / name).is_file()), None)
-    if path is None:
+    rows: dict[str, Row] = {}
+    for file in files:
+        path, columns = root / file, None
+        for number, values in _rows(path):
+            columns = columns or _columns(values)
+            name_key = next((key for key in _FILE_KEYS if values.get(key) not in (None, "")), None)
+            if name_key is None:
+                raise DataError(f"row {number} names no file", path=path, fix=f"write it in a column '{_FILE_KEYS[0]}'")
+            if None in values:
+                raise DataError(f"row {number} has more fields than the header", path=path, fix='quote texts: "a, b"')
+            name = os.path.normpath(os.path.join(os.path.dirname(file), str(values[name_key])))
+            if name in rows:
+                raise DataError(f"row {number} names '{name}' again", path=path, fix="remove one of its rows")
+            label = _text(values, columns[0], path, number)
+            if label == "":
+                raise DataError(f"row {number} has no label", path=path, fix="write it in the column 'label'")
+            rows[name] = Row(path, number, label, _text(values, columns[1], path, number))
+    return rows
+
+
+def _columns(row: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The names of the columns that hold the label and the caption."""
+    label, caption = (next((key for key in keys if key in row), None) for keys in (_LABEL_KEYS, _CAPTION_KEYS))
+    return label, caption
+
+
+def _text(row: dict[str, Any], key: str | None, path: Path, number: int) -> str | None:
+    if key is None:
         return None
-    labels: dict[str, str] = {}
-    for number, row in _rows(path):
-        key = next((key for key in _FILE_KEYS if row.get(key) not in (None, "")), None)
-        if key is None:
-            raise DataError(f"row {number} names no file", path=path, fix=f"write it in a column '{_FILE_KEYS[0]}'")
-        if "label" not in row and not labels:
-            return None  # captions only
-        if row.get("label") in (None, ""):
-            raise DataError(f"row {number} has no label", path=path, fix="write it in the column 'label'")
-        name = str(Path(str(row[key])))
-        if name in labels:
-            raise DataError(f"row {number} names '{name}' again", path=path, fix="remove one of its rows")
-        labels[name] = str(row["label"])
-    return (path, labels) if labels else None
+    value = row.get(key)
+    if isinstance(value, str | int | float | None):
+        return "" if value is None else str(value).strip()
+    kind = "a list" if isinstance(value, list) else "an object"
+    raise DataError(f"'{key}' of row {number} is {kind}, expected a text", path=path, fix="give each picture one text")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

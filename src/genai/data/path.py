@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from genai.data import sniff
 from genai.data.arrays import open_arrays
 from genai.data.cifar import open_cifar10
-from genai.data.folder import open_folder
+from genai.data.folder import list_folder
+from genai.data.hub import list_hub
 from genai.data.idx import open_idx_file, open_idx_folder
+from genai.data.parquet import list_parquet
+from genai.data.pictures import Listed, open_listed
 from genai.data.source import Source, with_classes
+from genai.data.tar import list_tars
 from genai.errors import ConfigError, DataError
 from genai.schema import DataConfig
+
+_LISTERS: dict[sniff.Kind, Callable[[Path], Listed]] = {
+    "pictures": list_folder,
+    "tar": list_tars,
+    "parquet": list_parquet,
+}
 
 
 def open_path(config: DataConfig) -> Source:
     """Raises DataError for what is no data, ConfigError where no path is given."""
     if config.path is None:
         raise ConfigError(f"data={config.name} needs a path", fix="type data.path=PATH")
+    name = name_of(config)
+    listed = list_pictures(config)
+    if listed is not None:
+        return open_listed(listed, config, name)
     path = sniff.existing(config.path)
-    return read_path(path, config, path.resolve().name)
-
-
-def read_path(path: Path, config: DataConfig, name: str) -> Source:
     kind = sniff.kind_of(path)
-    if kind == "pictures":
-        return open_folder(path, config, name)
     if kind == "idx_folder":
         return open_idx_folder(path, config, name)
     if kind == "idx":
@@ -35,15 +44,33 @@ def read_path(path: Path, config: DataConfig, name: str) -> Source:
     return open_arrays(path, config, name)
 
 
+def name_of(config: DataConfig) -> str:
+    """What the set is called: its own name, or that of the path or of the hub set."""
+    if config.name != "path" or config.path is None:
+        return config.name
+    return sniff.hub_name(config.path) or sniff.existing(config.path).resolve().name
+
+
+def list_pictures(config: DataConfig) -> Listed | None:
+    """The pictures of a set that has them one by one; None for another kind of data. Raises DataError."""
+    if config.path is None:
+        return None
+    if (hub := sniff.hub_name(config.path)) is not None:
+        return list_hub(hub)
+    path = sniff.existing(config.path)
+    lister = _LISTERS.get(sniff.kind_of(path))
+    return None if lister is None else lister(path)
+
+
 def read_with_names(config: DataConfig, names: tuple[str, ...]) -> Source:
     """A set of ours in another form (`data=NAME data.path=PATH`): read as it lies there, with the set's classes."""
     assert config.path is not None
-    path = sniff.existing(config.path)
-    source = read_path(path, config, config.name)
+    source = open_path(config)
     if source.modality != "image":
-        raise DataError(f"data={config.name} has pictures, here are {source.modality}", path=path, fix="type data=path")
+        what = f"data={config.name} has pictures, here are {source.modality}"
+        raise DataError(what, path=config.path, fix="type data=path")
     made = with_classes(source, names)
     if isinstance(made, str):
         what = f"class '{made}' is none of data={config.name}"
-        raise DataError(what, path=path, fix="type data=path to read it with classes of its own")
+        raise DataError(what, path=config.path, fix="type data=path to read it with classes of its own")
     return made

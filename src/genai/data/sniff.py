@@ -4,24 +4,30 @@ with it before anything heavy is loaded."""
 from __future__ import annotations
 
 import ast
+import importlib.util
 import math
 import os
 import re
+import shlex
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Literal
 
 from genai.errors import DataError
 
-Kind = Literal["pictures", "npz", "npy", "idx", "idx_folder", "cifar10"]
+Kind = Literal["pictures", "tar", "parquet", "npz", "npy", "idx", "idx_folder", "cifar10"]
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-EXPECTED = "a folder of pictures, an .npz or .npy file, or idx files"
+EXPECTED = "a folder of pictures, WebDataset tars, parquet files, an .npz or .npy file, or idx files"
+_PACKED_TAR = re.compile(r"\.(tgz|tar\.(gz|bz2|xz|zst|lz4))$", re.IGNORECASE)
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+HUB = "hub:"  # before the name of a set on the hub
 _IDX_NAME = re.compile(r"idx\d-ubyte(\.gz)?$")
 _MOST_ARRAYS = 1000
 _LONGEST_HEADER = 10_000
@@ -33,6 +39,7 @@ X_KEYS = ("images", "x", "x_train", "train_images", "arr_0")
 LABEL_KEYS = ("labels", "y", "y_train", "train_labels")
 TEST_X_KEYS = ("test_images", "test_x", "x_test")
 TEST_LABEL_KEYS = ("test_labels", "test_y", "y_test")
+CAPTION_KEYS = (("captions",), ("test_captions",))  # of the training and of the test part
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,25 @@ def existing(path: str | Path) -> Path:
             return found
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL, no home folder
         raise DataError(f"the path cannot be read: {_reason(error)}", path=given, fix="check data.path") from error
-    raise DataError("there is no such file or folder", path=given, fix="check data.path")
+    fix = "check data.path"
+    if _HUB_NAME.fullmatch(str(path)):
+        fix += ', or to read a set of that name on the hub: pip install "genai-trainer[hub]"'
+    raise DataError("there is no such file or folder", path=given, fix=fix)
+
+
+def hub_name(path: str | Path) -> str | None:
+    """`owner/name` of a set on the hub: what follows `hub:`, or such a name where no such path exists and the library
+    that reads them is installed. Raises DataError for `hub:` before anything else."""
+    text = str(path)
+    if text.startswith(HUB):
+        name = text.removeprefix(HUB)
+        if not _HUB_NAME.fullmatch(name) and not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+            raise DataError(f"'{text}' is no name of a hub set", fix="type data.path=hub:OWNER/NAME")
+        return name
+    if not _HUB_NAME.fullmatch(text) or os.path.lexists(text):
+        return None
+    found = importlib.util.find_spec("datasets")
+    return text if found is not None and found.origin is not None else None  # no folder that happens to be called so
 
 
 def kind_of(path: Path) -> Kind:
@@ -73,8 +98,13 @@ def kind_of(path: Path) -> Kind:
         return "npz" if suffix == ".npz" else "npy"
     if is_idx_name(path.name):
         return "idx"
-    if path.name.lower().endswith((".tar.gz", ".tgz")):
-        return "cifar10"
+    if is_tar_name(path.name):
+        if path.name.lower().startswith("cifar"):  # as it is published
+            return "cifar10"
+        refuse_packed_tar(path)
+        return "tar"
+    if is_parquet_name(path.name):
+        return "parquet"
     if suffix in PICTURE_SUFFIXES:
         raise DataError("one picture, expected a set of them", path=path, fix="give data.path the folder it lies in")
     raise DataError(f"this kind of file is not read, expected {EXPECTED}", path=path, fix="check data.path")
@@ -119,6 +149,24 @@ def no_pickled_cifar(path: Path) -> DataError:
     return DataError(what, path=path, fix="take the binary version, cifar-10-binary.tar.gz")
 
 
+def is_tar_name(name: str) -> bool:
+    """Also of a compressed one, which `refuse_packed_tar` is for."""
+    return name.lower().endswith(".tar") or _PACKED_TAR.search(name) is not None
+
+
+def refuse_packed_tar(path: Path) -> None:
+    """Raises DataError for a compressed tar, by its name or its first bytes: a picture cannot be read out of it."""
+    with reading(path), path.open("rb") as file:
+        gzipped = file.read(2) == b"\x1f\x8b"
+    if gzipped or _PACKED_TAR.search(path.name):
+        fix = f"unpack the gzip first: gunzip {shlex.quote(str(path))}" if gzipped else "unpack it to a .tar first"
+        raise DataError("a compressed tar, in which no picture can be found without unpacking", path=path, fix=fix)
+
+
+def is_parquet_name(name: str) -> bool:
+    return name.lower().endswith((".parquet", ".pq"))
+
+
 def is_hidden(name: str) -> bool:
     """Files that systems and tools leave in folders; nobody means them as data."""
     return name.startswith((".", "@")) or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
@@ -157,6 +205,7 @@ def is_picture_name(name: str) -> bool:
 
 def _kind_of_folder(folder: Path) -> Kind:
     first = ""
+    kinds: list[Kind] = []  # pictures come first: an archive may lie beside what was unpacked from it
     for name in walk(folder):
         if is_idx_name(name) and os.path.dirname(name) == "":
             return "idx_folder"
@@ -166,7 +215,13 @@ def _kind_of_folder(folder: Path) -> Kind:
             return "cifar10"
         if os.path.basename(name) == "data_batch_1":
             raise no_pickled_cifar(folder)
+        if is_tar_name(name):
+            kinds.append("tar")
+        elif is_parquet_name(name):
+            kinds.append("parquet")
         first = first or name
+    if kinds:
+        return kinds[0]
     if not first:
         raise DataError("the folder is empty", path=folder, fix=f"give data.path {EXPECTED}")
     fix = f"give data.path {EXPECTED}"
@@ -203,7 +258,7 @@ def npz_headers(path: Path) -> dict[str, ArrayHeader]:
         headers = {}
         for info in members:
             key = info.filename.removesuffix(".npy")
-            if key in (*X_KEYS, *LABEL_KEYS, *TEST_X_KEYS, *TEST_LABEL_KEYS, "names"):
+            if key in (*X_KEYS, *LABEL_KEYS, *TEST_X_KEYS, *TEST_LABEL_KEYS, "names", *chain(*CAPTION_KEYS)):
                 with archive.open(info) as stream:
                     headers[key] = read_header(stream, path, info.file_size, key)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from genai import registry
@@ -37,10 +38,11 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """Samples as they are stored, with their labels."""
+    """Samples as they are stored, with their labels and captions."""
 
     x: np.ndarray | Rows  # (N, C, H, W) uint8, or (N, D) float32
     labels: np.ndarray | None = None  # (N,) int64
+    captions: tuple[str, ...] | None = None  # of each sample; may be empty texts
 
     def __len__(self) -> int:
         return len(self.x)
@@ -69,6 +71,12 @@ class Source:
     notes: tuple[str, ...] = ()  # what the user should know: what was resized, left out, decided
 
 
+def captions_of(*parts: Part | None) -> tuple[int, tuple[str, ...]]:
+    """How many captions these parts have, and the first three that are not empty."""
+    found = [part.captions for part in parts if part is not None and part.captions is not None]
+    return sum(map(len, found)), tuple(islice(filter(None, chain.from_iterable(found)), 3))
+
+
 def with_classes(source: Source, names: tuple[str, ...]) -> Source | str:
     """The source with its labels numbered by `names`; the first of its classes that is none of them, if there is one.
 
@@ -85,7 +93,7 @@ def with_classes(source: Source, names: tuple[str, ...]) -> Source | str:
     number = np.array([names.index(given) for given in meant], dtype=np.int64)
 
     def relabelled(part: Part) -> Part:
-        return part if part.labels is None else Part(part.x, number[part.labels])
+        return part if part.labels is None else replace(part, labels=number[part.labels])
 
     test = None if source.test is None else relabelled(source.test)
     return replace(source, classes=len(names), names=names, train=relabelled(source.train), test=test)
@@ -123,6 +131,8 @@ class Dataset:
     valid: Split | None
     fingerprint: str  # sha256 that changes with the content and with the split
     notes: tuple[str, ...]
+    num_captions: int = 0  # of both parts
+    caption_examples: tuple[str, ...] = ()  # three at most
 
 
 def open_source(config: DataConfig) -> Source | Dataset:
@@ -159,4 +169,4 @@ def modality_of(config_name: str, path: str | None) -> str:
         return component.modality
     if path is None:
         raise ConfigError(f"data={config_name} needs a path", fix="type data.path=PATH")
-    return sniff.modality_at(sniff.existing(path))
+    return "image" if sniff.hub_name(path) is not None else sniff.modality_at(sniff.existing(path))

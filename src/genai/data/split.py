@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genai.contract import Batch, Spec, label_spec
 from genai.data.held_out import split_ids
-from genai.data.source import Dataset, Part, Rows, SeenBy, Source, Split, with_classes
+from genai.data.source import Dataset, Part, Rows, SeenBy, Source, captions_of, with_classes
 from genai.errors import DataError
 from genai.schema import DataConfig
 
@@ -41,12 +41,14 @@ class Units:
 
 
 class Resident:
-    """A split whose samples are one tensor on one device; a batch is an index."""
+    """A split whose samples are one tensor on one device; a batch is an index. `captions` has one for each sample."""
 
     streams = False
 
-    def __init__(self, stored: Tensor, labels: Tensor | None, units: Units) -> None:
-        self.stored, self.labels, self.units = stored, labels, units
+    def __init__(
+        self, stored: Tensor, labels: Tensor | None, units: Units, captions: tuple[str, ...] | None = None
+    ) -> None:
+        self.stored, self.labels, self.units, self.captions = stored, labels, units, captions
         self._moved: dict[torch.device, Resident] = {stored.device: self}
 
     def __len__(self) -> int:
@@ -60,7 +62,7 @@ class Resident:
         # Kept, because evaluation asks every time and the samples should cross to the device once.
         if device not in self._moved:
             labels = None if self.labels is None else self.labels.to(device)
-            self._moved[device] = Resident(self.stored.to(device), labels, self.units.to(device))
+            self._moved[device] = Resident(self.stored.to(device), labels, self.units.to(device), self.captions)
         return self._moved[device]
 
 
@@ -69,8 +71,15 @@ class Streaming:
 
     streams = True
 
-    def __init__(self, rows: Rows, ids: np.ndarray, labels: np.ndarray | None, units: Units) -> None:
-        self.rows, self.ids, self.labels, self.units = rows, ids, labels, units
+    def __init__(
+        self,
+        rows: Rows,
+        ids: np.ndarray,
+        labels: np.ndarray | None,
+        units: Units,
+        captions: tuple[str, ...] | None = None,
+    ) -> None:
+        self.rows, self.ids, self.labels, self.units, self.captions = rows, ids, labels, units, captions
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -126,7 +135,8 @@ def build(source: Source, config: DataConfig, *, predicts: Predicts, seen_by: Se
     digest = hashlib.sha256(repr(spec).encode())
     for split in (train, valid):
         _add_content(digest, split)
-    return Dataset(source.name, spec, train, valid, digest.hexdigest(), tuple(notes))
+    told = captions_of(part, source.test)
+    return Dataset(source.name, spec, train, valid, digest.hexdigest(), tuple(notes), *told)
 
 
 def _per_channel(values: tuple[float, ...], ndim: int) -> Tensor:
@@ -135,12 +145,13 @@ def _per_channel(values: tuple[float, ...], ndim: int) -> Tensor:
 
 def _split(part: Part, ids: np.ndarray, units: Units) -> Resident | Streaming:
     labels = None if part.labels is None else np.asarray(part.labels, dtype=np.int64)[ids]
+    captions = None if part.captions is None else tuple(part.captions[i] for i in ids)
     if not isinstance(part.x, np.ndarray):
-        return Streaming(part.x, ids, labels, units)
+        return Streaming(part.x, ids, labels, units, captions)
     stored = part.x if len(ids) == len(part.x) else part.x[ids]
     if not stored.flags.writeable or not stored.flags.c_contiguous:
         stored = np.array(stored, order="C")
-    return Resident(torch.from_numpy(stored), None if labels is None else torch.from_numpy(labels), units)
+    return Resident(torch.from_numpy(stored), None if labels is None else torch.from_numpy(labels), units, captions)
 
 
 def _scale_and_offset(source: Source, part: Part, train_ids: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -167,14 +178,18 @@ def _spec(source: Source, scale: tuple[float, ...], offset: tuple[float, ...], p
     return replace(label, cond={"input": spec}) if predicts == "target" else replace(spec, cond={"label": label})
 
 
-def _add_content(digest: hashlib._Hash, split: Split | None) -> None:
+def _add_content(digest: hashlib._Hash, split: Resident | Streaming | None) -> None:
     digest.update(b"split")
+    if split is None:
+        return
     if isinstance(split, Resident):
         digest.update(split.stored.numpy().data)
         if split.labels is not None:
             digest.update(split.labels.numpy().data)
-    elif isinstance(split, Streaming):
+    else:
         digest.update(split.rows.digest())
         digest.update(split.ids.data)
         if split.labels is not None:
             digest.update(split.labels.data)
+    if split.captions is not None:
+        digest.update("\0".join(split.captions).encode(errors="surrogateescape"))

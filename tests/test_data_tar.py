@@ -138,12 +138,12 @@ def test_without_a_cache_that_can_be_written_it_works_too(tmp_path: Path, monkey
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENAI_DATA", "/a/b")
-    assert cache.folder() == Path("/a/b")
+    assert cache.data_folder() == Path("/a/b")
     monkeypatch.delenv("GENAI_DATA")
     monkeypatch.setenv("XDG_CACHE_HOME", "/c")
-    assert cache.folder() == Path("/c/genai")
+    assert cache.data_folder() == Path("/c/genai")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.folder() == Path.home() / ".cache" / "genai"
+    assert cache.data_folder() == Path.home() / ".cache" / "genai"
 
 
 # -- what should not be there ------------------------------------------------------------------------------------------

@@ -71,8 +71,8 @@ def open_arrays(path: Path, config: DataConfig, name: str) -> Source:
     source = source_of_arrays(
         x, labels, test_x, test_labels, names=names, path=path, config=config, name=name, notes=tuple(notes)
     )
-    test = None if source.test is None else _captioned(source.test, test_captions, "test_captions", path)
-    return replace(source, train=_captioned(source.train, captions, "captions", path), test=test)
+    test = None if source.test is None else captioned(source.test, test_captions, "test_captions", path)
+    return replace(source, train=captioned(source.train, captions, "captions", path), test=test)
 
 
 def source_of_arrays(
@@ -116,7 +116,8 @@ def source_of_arrays(
     return Source(name, "image", part, test, classes=classes, names=class_names, notes=(*notes, *said))
 
 
-def _captioned(part: Part, captions: np.ndarray | None, what: str, path: Path) -> Part:
+def captioned(part: Part, captions: np.ndarray | None, what: str, path: Path) -> Part:
+    """The part with its captions, if there are any. Raises DataError where they are no texts or not one a sample."""
     if captions is None:
         return part
     if captions.shape != (len(part),) or captions.dtype.kind not in "US":

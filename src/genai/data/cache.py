@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from genai.errors import OutputError
+from genai.errors import DataError, OutputError
 
 _FORMAT = 1
 
@@ -35,12 +35,16 @@ class Index:
         self.captions.append(caption)
 
 
-def folder() -> Path:
-    """`$GENAI_DATA`, else the user's cache folder. It need not exist."""
-    if given := os.environ.get("GENAI_DATA"):
-        return Path(given).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base and os.path.isabs(base) else Path.home() / ".cache") / "genai"
+def data_folder() -> Path:
+    """`$GENAI_DATA`, else `$XDG_CACHE_HOME/genai` or `~/.cache/genai`; it need not exist. Raises DataError without a
+    home folder."""
+    try:
+        if given := os.environ.get("GENAI_DATA"):
+            return Path(given).expanduser().absolute()
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "")
+        return (cache if cache.is_absolute() else Path.home() / ".cache") / "genai"
+    except RuntimeError as error:
+        raise DataError("there is no home folder to keep data in", fix="type export GENAI_DATA=FOLDER") from error
 
 
 def stamp_of(path: Path) -> str:
@@ -51,7 +55,7 @@ def stamp_of(path: Path) -> str:
 
 def blob_path(key: str) -> Path:
     """Where the pictures that are unpacked from what `key` names lie."""
-    return folder() / "index" / f"{_short(key)}.pictures"
+    return data_folder() / "index" / f"{_short(key)}.pictures"
 
 
 def read_index(key: str, stamp: str) -> Index | None:
@@ -62,14 +66,14 @@ def read_index(key: str, stamp: str) -> Index | None:
             return None
         values = json.loads(content)
         return Index(**values["index"]) if (values["format"], values["stamp"]) == (_FORMAT, stamp) else None
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # the last: no home folder
+    except (OSError, ValueError, KeyError, TypeError, DataError):  # the last: no home folder
         return None
 
 
 def keep_index(key: str, stamp: str, index: Index) -> None:
     """Keeps it if the folder can be written; if not, it is only made again next time."""
     content = json.dumps({"format": _FORMAT, "stamp": stamp, "index": asdict(index)}, ensure_ascii=True)
-    with contextlib.suppress(OSError, RuntimeError), _replacing(_path(key)) as file:
+    with contextlib.suppress(OSError, DataError), _replacing(_path(key)) as file:
         file.write(f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}".encode())
 
 
@@ -79,16 +83,16 @@ def new_blob(key: str) -> Iterator[IO[bytes]]:
     try:
         with _replacing(blob_path(key)) as file:
             yield file
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise OutputError(
-            f"pictures cannot be unpacked: {getattr(error, 'strerror', None) or error}",
-            path=folder(),
+            f"pictures cannot be unpacked: {error.strerror or error}",
+            path=data_folder(),
             fix="make room, or set GENAI_DATA to a folder with room",
         ) from error
 
 
 def _path(key: str) -> Path:
-    return folder() / "index" / f"{_short(key)}.json"
+    return data_folder() / "index" / f"{_short(key)}.json"
 
 
 def _short(key: str) -> str:

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, build_opener
 
 from genai.console import Console
+from genai.data.cache import data_folder
 from genai.documents import sync_folder
 from genai.errors import ConfigError, DataError, OutputError
 
@@ -51,17 +52,6 @@ class _Failed(Exception):
     def __init__(self, reason: str, *, final: bool = False) -> None:
         super().__init__(reason)
         self.final = final
-
-
-def data_folder() -> Path:
-    """`$GENAI_DATA`, else `$XDG_CACHE_HOME/genai` or `~/.cache/genai`. Raises DataError without a home folder."""
-    try:
-        if given := os.environ.get("GENAI_DATA"):
-            return Path(given).expanduser().absolute()
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "")
-        return (cache if cache.is_absolute() else Path.home() / ".cache") / "genai"
-    except RuntimeError as error:
-        raise DataError("there is no home folder to keep data in", fix="type export GENAI_DATA=FOLDER") from error
 
 
 def verified(folder: Path, file: RemoteFile) -> Path | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
-from genai.data.arrays import source_of_arrays
+from genai.data.arrays import captioned, source_of_arrays
 from genai.data.path import read_with_names
 from genai.data.source import Source
 from genai.schema import DataConfig
@@ -44,13 +45,15 @@ def _open(name: str, names: tuple[str, ...], config: DataConfig) -> Source:
     packaged = files("genai.data.builtin").joinpath(f"{name}.npz")
     with np.load(io.BytesIO(packaged.read_bytes()), allow_pickle=False) as arrays:
         found = {key: arrays[key] for key in arrays.files}
-    return source_of_arrays(
+    path = Path(f"{name}.npz")
+    source = source_of_arrays(
         found["images"],
         found["labels"],
         found.get("test_images"),
         found.get("test_labels"),
         names=np.array(names),
-        path=Path(f"{name}.npz"),
+        path=path,
         config=config,
         name=name,
     )
+    return replace(source, train=captioned(source.train, found.get("captions"), "captions", path))

@@ -627,10 +627,10 @@ def test_cifar10_is_read_from_the_archive_without_extracting_it(
     assert {path.name for path in (data_folder() / "cifar10").iterdir()} == {".lock", file.name}
 
 
-def test_cifar10_by_path_is_the_archive_or_its_folder_with_or_without_its_name(
+def test_cifar10_by_path_is_the_archive_under_a_like_name_or_its_folder(
     batches: dict[str, bytes], tmp_path: Path, capfd: Captured
 ) -> None:
-    archive = packed(tmp_path / "own copy.tgz", batches)
+    archive = packed(tmp_path / "CIFAR own copy.tgz", batches)
     folder = tmp_path / "above" / cifar.FOLDER
     folder.mkdir(parents=True)
     for name, content in batches.items():
@@ -685,12 +685,12 @@ def test_an_archive_that_leads_outside_itself_is_refused(
     batches: dict[str, bytes], tmp_path: Path, info: tarfile.TarInfo
 ) -> None:
     with pytest.raises(SecurityError) as caught:
-        opened("cifar10", packed(tmp_path / "a.tar.gz", batches, (info, b"")))
+        opened("cifar10", packed(tmp_path / "cifar-a.tar.gz", batches, (info, b"")))
     assert caught.value.exit_code == 9
 
 
 def test_an_archive_that_is_damaged_or_not_complete_is_named(batches: dict[str, bytes], tmp_path: Path) -> None:
-    path = tmp_path / "a.tar.gz"
+    path = tmp_path / "cifar-a.tar.gz"
     short = {**batches, "data_batch_3.bin": batches["data_batch_3.bin"][:-3073]}
     missing = {name: content for name, content in batches.items() if name != "test_batch.bin"}
     wrong = {**batches, "data_batch_1.bin": b"\x0a" + batches["data_batch_1.bin"][1:]}
@@ -715,7 +715,7 @@ def test_an_archive_that_is_damaged_or_not_complete_is_named(batches: dict[str, 
 
 def test_a_small_archive_that_unpacks_to_very_much_is_refused_early(batches: dict[str, bytes], tmp_path: Path) -> None:
     """Also where the many bytes are in a header, which tar readers hold in memory."""
-    path = tmp_path / "a.tar.gz"
+    path = tmp_path / "cifar-a.tar.gz"
     header = odd_member("x", tarfile.XHDTYPE, size=4 << 30).tobuf()
     with gzip.open(path, "wb", 1) as file:
         file.write(header)

@@ -15,7 +15,7 @@ def sign(terms: Mapping[str, float]) -> float:
     return terms["d/sign"]
 
 
-ALARM = Alarm(name="the sign", measure=sign, above=0.9, samples=1000, says="D has won - type this")
+ALARM = Alarm(name="the sign", measure=sign, above=0.9, steps=1000, says="D has won - type this")
 
 
 def told(values: list[float], every: int = 100, alarm: Alarm = ALARM) -> list[int]:
@@ -24,7 +24,7 @@ def told(values: list[float], every: int = 100, alarm: Alarm = ALARM) -> list[in
     return [i for i, value in enumerate(values) if watch.read({"d/sign": value}, i * every)]
 
 
-def test_an_alarm_rings_once_after_its_stretch_of_samples() -> None:
+def test_an_alarm_rings_once_after_its_stretch_of_steps() -> None:
     assert told([1.0] * 40) == [10]
 
 
@@ -38,14 +38,14 @@ def test_the_mean_counts_and_not_single_values() -> None:
 
 
 def test_a_bound_from_below() -> None:
-    low = Alarm(name="the sign", measure=sign, below=0.3, samples=1000, says="collapsed")
+    low = Alarm(name="the sign", measure=sign, below=0.3, steps=1000, says="collapsed")
     assert told([0.5] * 12 + [0.0] * 12, alarm=low) == [16]
 
 
 def test_the_message_names_what_is_measured_its_value_and_the_remedy() -> None:
     watch = Watch([ALARM])
     watch.read({"d/sign": 0.95}, 0)
-    assert watch.read({"d/sign": 0.95}, 1000) == ["the sign is 0.95 since 1,000 samples: D has won - type this"]
+    assert watch.read({"d/sign": 0.95}, 1000) == ["the sign is 0.95 over 1,000 steps: D has won - type this"]
 
 
 def test_other_terms_say_nothing() -> None:

@@ -101,7 +101,7 @@ class Update:
 class Alarm:
     """What shows that training goes wrong, and what to do then.
 
-    It rings when the mean of what it measures over the last `samples` samples lies above or below its bound.
+    It rings when the mean of what it measures over the last `steps` steps lies above or below its bound.
     """
 
     name: str  # of what is measured
@@ -109,7 +109,7 @@ class Alarm:
     says: str  # what is wrong, and what to type
     above: float = math.inf
     below: float = -math.inf
-    samples: int = 20_000
+    steps: int = 500
 
 
 @dataclass(frozen=True)

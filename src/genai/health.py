@@ -14,30 +14,30 @@ from genai.data.source import Split
 
 
 class Watch:
-    """Means of the terms that alarms are about, each over the alarm's own stretch of samples."""
+    """Means of the terms that alarms are about, each over the alarm's own stretch of steps."""
 
     def __init__(self, alarms: Sequence[Alarm]) -> None:
         self._values: dict[Alarm, deque[tuple[int, float]]] = {alarm: deque() for alarm in alarms}
         self._ringing: set[Alarm] = set()
 
-    def read(self, terms: Mapping[str, float], samples: int) -> list[str]:
-        """What is to be said after `samples` samples; of an alarm that rings on, nothing again."""
+    def read(self, terms: Mapping[str, float], step: int) -> list[str]:
+        """What is to be said after `step` steps; of an alarm that rings on, nothing again."""
         told = []
         for alarm, values in self._values.items():
             with suppress(KeyError):
-                values.append((samples, alarm.measure(terms)))
-            if not values or values[-1][0] != samples:
+                values.append((step, alarm.measure(terms)))
+            if not values or values[-1][0] != step:
                 continue
-            while len(values) > 1 and values[1][0] <= samples - alarm.samples:
+            while len(values) > 1 and values[1][0] <= step - alarm.steps:
                 values.popleft()
-            if values[0][0] > samples - alarm.samples:
+            if values[0][0] > step - alarm.steps:
                 continue  # too early to tell
             mean = sum(value for _, value in values) / len(values)
             if alarm.below <= mean <= alarm.above:
                 self._ringing.discard(alarm)
             elif alarm not in self._ringing:
                 self._ringing.add(alarm)
-                told.append(f"{alarm.name} is {mean:.3g} since {samples - values[0][0]:,} samples: {alarm.says}")
+                told.append(f"{alarm.name} is {mean:.3g} over {step - values[0][0]:,} steps: {alarm.says}")
         return told
 
 

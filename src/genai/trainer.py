@@ -70,7 +70,8 @@ class Trainer:
         self.model, self.data, self.config, self.runtime = model, data, config, runtime
         self.console, self.run, self.preview = console, run, preview
         settings = self.settings = config.trainer
-        self.batch_size = len(data.train) if settings.batch_size == "all" else settings.batch_size
+        num_samples = len(data.train)
+        self.batch_size = num_samples if settings.batch_size == "all" else min(settings.batch_size, num_samples)
         num_micro = settings.accumulate * runtime.world
         self.first_micro = runtime.rank * settings.accumulate
         self.loader = Loader(
@@ -383,7 +384,7 @@ class Trainer:
     def _write(self, record: Mapping[str, float]) -> None:
         state = self.state
         if self.run is not None:
-            for warning in self.watch.read(record, state.samples):
+            for warning in self.watch.read(record, state.step):
                 self.console.warn(f"step {state.step:,}: {warning}")
                 self.run.log(f"warning: {warning}")
             self.run.append_metrics({"step": state.step, "samples": state.samples, "seconds": state.seconds, **record})

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from genai.config import Change, read_config
 from genai.console import Console
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from genai.device import Runtime
 
 
+_FEW_SAMPLES = 50
 _MOST_PER_CPU = 4  # processes of one training
 
 
@@ -229,10 +230,23 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Any, console: Cons
     for line in lines:
         console.note(line)
         run.log(line)
+    for warning in _few(len(data.train), config.trainer.batch_size):
+        console.warn(warning)
+        run.log(f"warning: {warning}")
     if trainer.budget.used_up(trainer.state):
         more = f"{to_resume(run.path)} trainer.max_steps={2 * trainer.state.step or 1000}"
         console.warn(f"its budget is used up, nothing is left to train; to go on further: {more}")
     console.start(f"{config.model.name} on {data.name}")
+
+
+def _few(num_samples: int, batch_size: int | Literal["all"]) -> list[str]:
+    """What is to be said of a set that is smaller than trainings need."""
+    told = []
+    if batch_size != "all" and batch_size > num_samples:
+        told.append(f"trainer.batch_size is {batch_size}, there are {num_samples} samples: each step takes all of them")
+    if num_samples < _FEW_SAMPLES:
+        told.append(f"{num_samples} samples are learned by heart, nothing new can come of them - add data")
+    return told
 
 
 def _previewer(run: RunFolder, model: Model, data: Dataset, config: Config, runtime: Runtime, codec: Any) -> Any:

@@ -24,7 +24,8 @@ from genai.schema import NetConfig
 # gamma=auto: |gradient|^2 is a sum over the values of x, so what is right grows with their number.
 GAMMA_PER_VALUE = 4e-4
 GAMMA_GP = 20.0  # gamma / 2 = 10, the weight of Gulrajani et al. 2017; a slope of one is a slope of one at any size
-AUGMENT_BELOW = 10_000  # pictures, for augment=auto
+# augment=auto: so few pictures, of at least so many pixels a side (of 8 x 8 digits it left one kind a class)
+AUGMENT_BELOW, AUGMENT_SIDE = 10_000, 16
 _LABEL_VALUES = 8  # that a label adds to points for a discriminator that sees it as input
 
 
@@ -208,21 +209,19 @@ class Gan(Model):
                 name="gradient of the generator",
                 measure=lambda terms: terms["generator/grad_norm"],
                 below=1e-3,
-                samples=5_000,
+                steps=200,
                 says="the generator has stopped learning - start again with a smaller optim.lr",
             ),
             Alarm(
                 name="squared slope of the discriminator",
                 measure=lambda terms: terms["valid/squared_slope"],
                 above=100.0,
-                samples=10_000,
-                says="it is too steep to learn from - type model.penalty=r1_r2 and a larger model.gamma",
+                says="it is too steep to learn from - type model.penalty=auto, or a larger model.gamma",
             ),
             Alarm(
                 name="mean sign on training data minus that on held-out data",
                 measure=lambda terms: terms["discriminator/pair_sign"] - terms["valid/pair_sign"],
                 above=0.5,
-                samples=10_000,
                 says="the discriminator knows the training data by heart - add data, or type "
                 "model.augment=[translation,cutout]",
             ),
@@ -230,7 +229,6 @@ class Gan(Model):
                 name="diversity of the preview over that of the data",
                 measure=lambda terms: terms["preview/diversity"],
                 below=0.4,
-                samples=10_000,
                 says="the generator draws few kinds - type a larger model.gamma, or a smaller optim.lr",
             ),
         )
@@ -278,7 +276,7 @@ class Gan(Model):
 
 def _augmentation(spec: Spec) -> tuple[str, ...]:
     """For a set so small that the discriminator would learn it by heart (Zhao et al. 2020, figure 1)."""
-    if spec.modality != "image" or not 0 < spec.num_samples < AUGMENT_BELOW:
+    if spec.modality != "image" or min(spec.shape[1:]) < AUGMENT_SIDE or not 0 < spec.num_samples < AUGMENT_BELOW:
         return ()
     return "translation", "cutout"  # measured on 1,715 emoji: color made samples greyer and fewer in kind
 

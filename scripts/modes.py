@@ -1,6 +1,6 @@
 """Trains on mixtures of Gaussians for several seeds and prints how many modes the samples reach, and how exactly.
 
-    python scripts/modes.py MODEL [KEY=VALUE ...] [seed=0,1,2,3,4]
+    python scripts/modes.py MODEL [KEY=VALUE ...] [seed=0,1,2,3,4] [data=grid25,ring8]
 
 A sample hits a mode when it is within three standard deviations of its centre; a mode counts as found with one hit.
 """
@@ -27,11 +27,13 @@ def genai(*arguments: str) -> None:
 
 def main() -> None:
     model, *settings = sys.argv[1:] or ["gan"]
-    seeds = next((text.removeprefix("seed=") for text in settings if text.startswith("seed=")), "0,1,2,3,4").split(",")
-    settings = [text for text in settings if not text.startswith("seed=")]
+    chosen = {"seed": "0,1,2,3,4", "data": ",".join(SETS)}
+    chosen |= {key: value for key, _, value in (text.partition("=") for text in settings) if key in chosen}
+    settings = [text for text in settings if text.split("=")[0] not in chosen]
     print(f"{'data':8} {'seed':>4} {'steps':>7} {'modes':>6} {'hits':>6}  fewest and most hits of a mode", flush=True)
-    for name, (centres, deviation) in SETS.items():
-        for seed in seeds:
+    for name in chosen["data"].split(","):
+        centres, deviation = SETS[name]
+        for seed in chosen["seed"].split(","):
             with tempfile.TemporaryDirectory() as folder:
                 run, out = Path(folder) / "run", Path(folder) / "out"
                 genai("train", model, f"data={name}", f"seed={seed}", f"run.dir={run}", *settings)

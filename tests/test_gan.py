@@ -295,6 +295,18 @@ def test_a_penalty_is_differentiated_through_the_augmentation() -> None:
     assert model.discriminator.encoder.enter.weight.grad.abs().sum() > 0
 
 
+def test_few_pictures_are_augmented_unless_they_are_tiny_and_many_are_not() -> None:
+    def chosen(shape: tuple[int, ...], num_samples: int, modality: Literal["image", "points"] = "image") -> object:
+        spec = Spec(kind="real", shape=shape, modality=modality, num_samples=num_samples)
+        return Gan(spec=spec, config=CONFIG, net=MlpConfig(name="mlp", width=4, layers=1)).augment
+
+    assert chosen((3, 16, 16), 9_999) == ("translation", "cutout")
+    assert chosen((3, 16, 16), 10_000) == ()
+    assert chosen((1, 8, 8), 1_000) == ()
+    assert chosen((2,), 1_000, "points") == ()
+    assert chosen((3, 16, 16), 0) == ()  # how many is not known
+
+
 def test_augmenting_points_is_refused() -> None:
     with pytest.raises(ConfigError, match="points"):
         gan(POINTS, replace(CONFIG, augment=("cutout",)))

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from genai import api
+from genai.console import Console
 from genai.contract import Alarm, Batch
 from genai.health import Diversity, Watch
+from harness import config_of, metrics
 
 
 def sign(terms: Mapping[str, float]) -> float:
@@ -79,3 +86,67 @@ def test_samples_like_the_data_have_a_diversity_of_one_and_copies_of_zero() -> N
     assert diversity.of([0.5 * x - 50 * torch.tensor(labels)[:, None]]) == pytest.approx(0.5, abs=0.05)
     without = Diversity(Real(), None, len(labels))
     assert without.of([x]) == pytest.approx(1.0, abs=0.05)
+
+
+# -- trainings that go well, and that do not ---------------------------------------------------------------------------
+
+
+def warnings_of(folder: Path, *overrides: str) -> str:
+    """What a training warned of; its log holds the same."""
+    told = io.StringIO()
+    every = ["trainer.max_minutes=null", "trainer.eval_every=100", "trainer.preview_every=100", "trainer.log_every=10"]
+    config = config_of("gan", folder, *every, *overrides)
+    api.train_config(config, console=Console(quiet=True, stream=told))
+    lines = [line.removeprefix("warning: ") for line in told.getvalue().splitlines() if line.startswith("warning: ")]
+    logged = (folder / "log.txt").read_text()
+    assert all(line.split(": ", 1)[-1] in logged for line in lines)
+    return "\n".join(lines)
+
+
+def five_pictures(folder: Path) -> Path:
+    folder.mkdir()
+    for i in range(5):
+        pixels = np.random.default_rng(i).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((16, 16), Image.Resampling.NEAREST).save(folder / f"{i}.png")
+    return folder
+
+
+def test_a_set_smaller_than_a_batch_is_trained_on_whole_with_a_warning(tmp_path: Path) -> None:
+    path = five_pictures(tmp_path / "five")
+    told = warnings_of(tmp_path / "run", f"data.path={path}", "net.width=8", "trainer.max_steps=3")
+    assert "trainer.batch_size is 32, there are 4 samples" in told
+    assert "add data" in told
+    assert metrics(tmp_path / "run")[-1]["samples"] == 12
+    assert warnings_of(tmp_path / "good", "data=digits", "net.width=8", "trainer.max_steps=3") == ""
+
+
+def test_previews_are_measured_where_they_are_drawn(tmp_path: Path) -> None:
+    warnings_of(tmp_path / "run", "data=digits", "net.width=8", "trainer.max_steps=4", "trainer.preview_every=2")
+    found = [line["preview/diversity"] for line in metrics(tmp_path / "run") if "preview/diversity" in line]
+    assert len(found) == 2
+    assert all(0 < value < 3 for value in found)
+
+
+@pytest.mark.slow
+def test_a_rate_too_large_is_told_with_its_remedy(tmp_path: Path) -> None:
+    told = warnings_of(tmp_path / "run", "data=digits", "net.patch=1", "optim.lr=0.05", "trainer.max_steps=700")
+    assert "the generator has stopped learning - start again with a smaller optim.lr" in told
+
+
+@pytest.mark.slow
+def test_a_discriminator_without_a_penalty_is_told_with_its_remedy(tmp_path: Path) -> None:
+    settings = ["data=digits", "net.patch=1", "model.loss=wgan_gp", "model.penalty=none", "trainer.max_steps=700"]
+    assert "too steep to learn from - type model.penalty=auto" in warnings_of(tmp_path / "run", *settings)
+
+
+@pytest.mark.slow
+def test_five_pictures_alone_are_told_with_their_remedy(tmp_path: Path) -> None:
+    path = five_pictures(tmp_path / "five")
+    told = warnings_of(tmp_path / "run", f"data.path={path}", "trainer.max_steps=1000")
+    assert "knows the training data by heart - add data, or type model.augment=" in told
+
+
+@pytest.mark.slow
+def test_a_training_that_goes_well_is_silent(tmp_path: Path) -> None:
+    settings = ["experiment=gan/digits", "trainer.max_samples=null", "trainer.max_steps=1500"]
+    assert warnings_of(tmp_path / "run", *settings) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -11,7 +12,9 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 
@@ -79,7 +82,10 @@ def readme_commands() -> list[str]:
 
 
 def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
-    """In the order of the README, in one empty folder, with a budget of a few steps."""
+    """In the order of the README, in one folder with pictures of one's own, with a budget of a few steps."""
+    (tmp_path / "FOLDER").mkdir()
+    for i in range(8):
+        Image.new("RGB", (40 + i, 36), (30 * i, 0, 0)).save(tmp_path / "FOLDER" / f"{i}.png")
     commands = readme_commands()
     assert sum(command.startswith("genai ") for command in commands) >= 5
     for command in commands:
@@ -147,6 +153,34 @@ def test_the_measuring_scripts_run(script: str, small: list[str], tmp_path: Path
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "limit" in done.stdout, done.stderr
     assert done.stderr == ""  # what it measured at this size is not judged
+
+
+def test_the_bench_of_the_gan_runs_or_says_what_it_needs(tmp_path: Path) -> None:
+    small = ["--rounds=1", "--steps=1", "--width=8", "--batch=4"]
+    command = [sys.executable, str(ROOT / "scripts/bench/gan_speed.py"), *small]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    if importlib.util.find_spec("torch_mimicry") is None:
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "pip install --no-deps torch-mimicry" in done.stdout
+    else:
+        assert re.search(r"same networks: \d+ ms, [\d.]+ times as fast", done.stdout), done.stderr
+
+
+def test_the_judge_prefers_real_pictures_to_noise(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), dtype=np.uint8)
+    np.savez(tmp_path / "noise.npz", samples=noise, labels=np.arange(300) % 10)
+    command = [sys.executable, str(ROOT / "scripts/judge.py"), "data=digits", str(tmp_path / "noise.npz")]
+    environment = os.environ | {"GENAI_DATA": str(tmp_path / "kept")}
+    printed = [
+        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    rows = [line.split() for line in printed[0].splitlines() if line.startswith(" ")]
+    (real, real_right), (drawn, drawn_right) = ((float(row[0]), float(row[1])) for row in rows[1:])
+    assert drawn > 5 * real
+    assert real_right > drawn_right + 0.3
+    assert rows[2][2] == "0.0000"  # copies nothing
+    assert printed[0].splitlines()[1:] == printed[1].splitlines()  # the second time it is read back
 
 
 def test_the_script_that_counts_modes_prints_a_line_for_each_run(tmp_path: Path) -> None:

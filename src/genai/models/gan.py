@@ -78,7 +78,7 @@ class Discriminator(nn.Module):
 
     def normalise(self) -> None:
         """Divides every weight by its largest singular value from here on (Miyato et al. 2018)."""
-        for module in self.modules():
+        for module in list(self.modules()):
             if isinstance(weight := getattr(module, "weight", None), nn.Parameter):
                 if not weight.any():  # a layer that starts at zero has no direction to keep
                     nn.init.kaiming_normal_(weight, a=0.2)

@@ -99,7 +99,6 @@ def test_resume_goes_on_with_changed_settings(place: Path, capfd: Captured) -> N
     "mistake",
     [
         "device=tpu",
-        "trainer.batch_size=99999999",
         "data.path=bad",
         "trainer.stop_metric=mse",
         "trainer.patience=2",
@@ -120,7 +119,6 @@ def test_a_run_that_never_began_leaves_its_place_free(mistake: str, workplace: P
     "mistake",
     [
         "device=tpu",
-        "trainer.batch_size=99999999",
         "trainer.max_stps=9",
         "data.path=/nowhere",
         "trainer.stop_metric=mse",
@@ -281,8 +279,8 @@ def test_a_sweep_prints_a_table_and_the_exit_code_of_its_first_failure(place: Pa
     assert "every job of the sweep" in capfd.readouterr().err
     assert run(["train", "gan", "-m", "data.path=/nope,/nope2"]) == 3
     assert capfd.readouterr().err.count("error: there is no such file") == 2
-    # The second job's batch is larger than its data: a mistake that only the data can show.
-    assert run(["train", "gan", *SMALL, "-m", "run.root=failing", "trainer.batch_size=64,99999999"]) == 2
+    # The second job's metric is none: a mistake that only the model can show.
+    assert run(["train", "gan", *SMALL, "-m", "run.root=failing", "trainer.stop_metric=pair_sign,mse"]) == 2
     out, err = capfd.readouterr()
     assert out.count("failing/gan/") == 1
     assert "error: " in err

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -198,12 +199,17 @@ def test_of_many_that_start_at_once_one_gets_the_folder(tmp_path: Path) -> None:
         if pid == 0:
             os.close(writing)
             os.read(reading, 1)  # until all are there
+            code = 1
             try:
                 run = RunFolder.create(RunConfig(dir=PathText(str(tmp_path / "one"))), model="probe")
                 run.begin({}, {})
-                os._exit(0)
+                code = 0
             except BusyError:
-                os._exit(8)
+                code = 8
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)  # whatever happens: a second pytest must not go on from here
         children.append(pid)
     os.close(writing)
     os.close(reading)

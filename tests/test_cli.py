@@ -435,7 +435,7 @@ def test_a_signal_saves_and_ends_with_its_exit_code(number: signal.Signals, work
     command = [sys.executable, "-m", "genai", "train", "gan", *endless, "run.dir=stopped", "trainer.log_seconds=0.1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    while "step" not in process.stderr.readline():
+    while ": step " not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(number)
     told = process.stderr.read()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -215,6 +216,25 @@ def test_of_many_that_start_at_once_one_gets_the_folder(tmp_path: Path) -> None:
     os.close(reading)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
     assert sorted(codes) == [0] + [8] * 7
+
+
+def test_who_made_the_folder_but_comes_second_leaves_the_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig(dir=PathText(str(tmp_path / "one")))
+    make = Path.mkdir
+
+    def overtaken(self: Path, *args: Any, **options: Any) -> None:
+        make(self, *args, **options)
+        monkeypatch.setattr(Path, "mkdir", make)
+        winner = RunFolder.create(config, model="probe")
+        winner.begin({}, {})
+        winner.close()
+
+    monkeypatch.setattr(Path, "mkdir", overtaken)
+    with pytest.raises(BusyError, match="holds a run already"):
+        RunFolder.create(config, model="probe")
+    assert RunFolder.read(tmp_path / "one").info.starts == 1
 
 
 def test_looking_at_the_lock_does_not_take_it(tmp_path: Path) -> None:

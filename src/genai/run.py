@@ -80,6 +80,10 @@ class RunFolder:
             lock = Lock(path / LOCK)
         try:
             _refuse_taken(path)
+        except BaseException:  # nothing here is ours to undo, not even a folder made: another's run may be in it by now
+            lock.release()
+            raise
+        try:
             info = RunInfo(
                 id=uuid.uuid4().hex,
                 status="running",

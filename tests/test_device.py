@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -35,9 +37,25 @@ def test_an_absent_device_is_an_error_that_lists_what_is_there(name: str) -> Non
         device.start(name)
 
 
-def test_the_choice_is_explained() -> None:
-    assert "bf16 was measured slower" in str(device.start("cpu"))
-    assert device.start("cpu", "bf16").precision == "bf16"
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx512_f": True}, "fp32"), (None, "fp32")],
+)
+def test_a_cpu_computes_in_bf16_where_it_multiplies_so_and_says_why(
+    capabilities: dict[str, bool] | None, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if capabilities is None:  # torch before 2.11
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    runtime = device.start("cpu")
+    assert runtime.precision == precision
+    assert re.search(r"this CPU (multiplies|does not multiply) in bf16", str(runtime))
+
+
+def test_a_dtype_asked_for_is_taken() -> None:
+    for name in ("fp32", "bf16"):
+        assert device.start("cpu", name).precision == name
     assert device.start("cpu", "fp64").dtype is torch.float64
 
 

@@ -75,7 +75,7 @@ def draw(model: Model, drawn: Plan, runtime: Runtime, sampling: SamplingConfig) 
     for rows, kept in _batches(len(drawn), sampling.batch_size):
         runtime.seed(drawn.seeds[rows[0]])
         with torch.no_grad(), runtime.autocast():
-            yield model.draw(_request(drawn, rows, runtime, sampling))[:kept]
+            yield _widened(model.draw(_request(drawn, rows, runtime, sampling))[:kept], runtime)
 
 
 def draw_paths(
@@ -106,9 +106,14 @@ def draw_paths(
             one, other = (_request(end, rows, runtime, sampling) for end in (starts, ends))
             runtime.seed(starts.seeds[rows[0]])
             with torch.no_grad(), runtime.autocast():
-                yield model.draw_between(one, other, share[rows])[:kept]
+                yield _widened(model.draw_between(one, other, share[rows])[:kept], runtime)
 
     return starts, batches()
+
+
+def _widened(values: Tensor, runtime: Runtime) -> Tensor:
+    """Real values in the dtype of the parameters, which autocast leaves in its own; ids as they are."""
+    return values.to(runtime.dtype) if values.is_floating_point() else values
 
 
 def _batches(count: int, batch_size: int) -> Iterator[tuple[list[int], int]]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
 from genai.config import compose_train
+from genai.data.cache import data_folder
 from genai.data.source import Dataset, Split, open_data
 
 FEATURES, PASSES, BATCH, SEED = 128, 3, 256, 1
@@ -69,7 +69,7 @@ def train(data: Dataset) -> Judge:
 
 def kept(data: Dataset) -> Judge:
     """The judge of this very set, trained once."""
-    cache = Path(os.environ.get("GENAI_DATA") or "~/.cache/genai").expanduser() / "judges"
+    cache = data_folder() / "judges"
     file = cache / f"{data.fingerprint[:16]}.safetensors"
     if file.exists():
         judge = Judge(data.spec.shape[0], data.spec.label_classes)
@@ -78,7 +78,9 @@ def kept(data: Dataset) -> Judge:
     print(f"training a judge on {len(data.train):,} pictures ...", flush=True)
     judge = train(data)
     cache.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in judge.state_dict().items()}, file)
+    whole = file.with_suffix(f".{os.getpid()}.tmp")
+    save_file({name: value.contiguous() for name, value in judge.state_dict().items()}, whole)
+    whole.replace(file)
     return judge
 
 

@@ -46,6 +46,31 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+@pytest.mark.parametrize("classes", [0, 2])
+def test_captions_count_wherever_a_jsonl_begins_to_have_them(tmp_path: Path, classes: int) -> None:
+    rows: list[dict[str, Any]] = []
+    for i in range(4):
+        grey(tmp_path / f"{i}.png", i)
+        label = {"label": "ab"[i % 2]} if classes else {}
+        rows.append({"file_name": f"{i}.png", **label, **({"text": str(i)} if i else {})})
+    write(tmp_path / "metadata.jsonl", rows)
+    data = opened(tmp_path, valid_fraction=0.0)
+    assert data.num_captions == 4
+    assert data.notes[-1] == "1 captions are empty"
+    assert data.spec.label_classes == classes
+
+
+def test_a_row_of_a_jsonl_without_the_label_that_others_have_is_refused(tmp_path: Path) -> None:
+    for i in range(4):
+        grey(tmp_path / f"{i}.png", i)
+    write(
+        tmp_path / "metadata.jsonl",
+        [{"file_name": f"{i}.png"} | ({"label": "ab"[i % 2]} if i else {}) for i in range(4)],
+    )
+    with pytest.raises(DataError, match="row 1 has no label"):
+        opened(tmp_path)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_each_caption_stays_with_its_picture_through_the_split(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from genai.data import hub as hub_module
 from genai.data import pictures as pictures_module
@@ -17,7 +18,7 @@ from genai.data import sniff
 from genai.data import tables as tables_module
 from genai.data.check import check, describe
 from genai.data.source import modality_of
-from genai.errors import DataError, GenaiError, OutputError
+from genai.errors import DataError, GenaiError, OutputError, SecurityError
 from pictures import config, labels, one_line, opened, png, values
 
 pa = pytest.importorskip("pyarrow", reason="the extra [parquet] is not installed")
@@ -205,6 +206,23 @@ def test_a_missing_library_is_told_with_what_to_install(tmp_path: Path, monkeypa
     assert "someone/something" in str(error)
 
 
+def test_a_picture_kept_once_for_many_rows_is_unpacked_only_so_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_folder: Path
+) -> None:
+    picture = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(picture)
+    for name, count in (("some", 10), ("bomb", 1000)):
+        table = pa.table({"image": [picture.read_bytes()] * count})
+        parquet.write_table(table, tmp_path / f"{name}.parquet")
+    monkeypatch.setattr(tables_module, "HELD_BYTES", 50_000)
+    data = opened(tmp_path / "some.parquet")
+    assert len(data.train) + len(data.valid or ()) == 10
+    assert any("unpacked" in note for note in data.notes)  # more than the file's size promised
+    error = refusal(tmp_path / "bomb.parquet")
+    assert "20 times its size" in error.what
+    assert not list(cache_folder.rglob("*.tmp"))
+
+
 # -- the hub -----------------------------------------------------------------------------------------------------------
 
 
@@ -217,12 +235,13 @@ def datasets(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 def test_a_hub_set_is_what_the_library_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, datasets: Any) -> None:
     """Made by the library from a folder (so that the table holds paths) and saved by it, with its features."""
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "downloads"
     for part, numbers in (("train", range(8)), ("test", range(50, 53))):
         for i in numbers:
-            file = tmp_path / "folder" / part / "ab"[i % 2] / f"{i}.png"
+            file = folder / part / "ab"[i % 2] / f"{i}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(png(i))
-    made = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "folder"))
+    made = datasets.load_dataset("imagefolder", data_dir=str(folder))
     made.save_to_disk(tmp_path / "saved")
     asked = []
     for read in (lambda: made, lambda: datasets.load_from_disk(str(tmp_path / "saved"))):
@@ -241,6 +260,19 @@ def test_a_hub_set_is_what_the_library_loads(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(tables_module, "HELD_BYTES", 0)  # unpacked into the cache
     monkeypatch.setattr(pictures_module, "RESIDENT_BYTES", 0)
     assert sorted(values(opened("hub:someone/digits").train)) == list(range(8))
+
+
+def test_a_hub_set_that_names_a_file_of_this_machine_is_a_matter_of_security(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, datasets: Any
+) -> None:
+    (tmp_path / "private.png").write_bytes(png(1))
+    image = datasets.Features({"image": datasets.Image()})
+    rows = {"image": [{"bytes": None, "path": str(tmp_path / "private.png")}] * 4}
+    made = datasets.Dataset.from_dict(rows, features=image)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: made)
+    error = refusal("hub:someone/digits", SecurityError)
+    assert error.exit_code == 9
+    assert "private.png" in error.what
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line_at_once(

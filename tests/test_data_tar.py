@@ -175,6 +175,27 @@ def test_a_link_inside_is_not_followed(tmp_path: Path) -> None:
     assert values(opened(path).train) == [0, 1, 2]
 
 
+def test_a_hard_link_is_refused_with_what_to_type(tmp_path: Path) -> None:
+    path = shard(tmp_path / "a.tar", range(3))
+    with tarfile.open(path, "a") as tar:
+        info = tarfile.TarInfo("again.png")
+        info.type, info.linkname = tarfile.LNKTYPE, "0000.png"
+        tar.addfile(info)
+    error = refusal(path)
+    assert "again.png" in error.what
+    assert "--hard-dereference" in error.fix
+
+
+def test_a_member_of_negative_size_is_refused_and_not_read_for_ever(tmp_path: Path) -> None:
+    path = shard(tmp_path / "a.tar", range(3))
+    header = bytearray(tarfile.TarInfo("loop.bin").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" * 10 + (-512 & 0xFFFF).to_bytes(2, "big")  # base 256
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path.write_bytes(bytes(header) + path.read_bytes())
+    assert "loop.bin" in refusal(path).what
+
+
 def test_every_cut_is_told_with_the_tar_and_the_member(tmp_path: Path) -> None:
     path = shard(tmp_path / "a.tar", range(4))
     content = path.read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Literal
 
 import pytest
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from genai.contract import Batch, Request, Spec, Update, label_spec
 from genai.errors import ConfigError
 from genai.models import GanConfig
-from genai.models.adversarial import GAMES, between, squared_slope, squared_slope_by_difference
-from genai.models.augment import augmented
+from genai.models.adversarial import GAMES, interpolated, squared_gradient_norm, squared_gradient_norm_by_difference
+from genai.models.augment import drawn
 from genai.models.gan import Gan
 from genai.nets import ConvConfig, MlpConfig
 
@@ -109,17 +110,17 @@ class Quadratic(nn.Module):
         return 0.5 * self.a * x.square().sum(1)
 
 
-def test_squared_slope_of_a_linear_discriminator_and_its_derivative() -> None:
+def test_squared_gradient_norm_of_a_linear_discriminator_and_its_derivative() -> None:
     d = Linear()
-    penalty = squared_slope(d, torch.randn(5, 3), None)
+    penalty = squared_gradient_norm(d, torch.randn(5, 3), None)
     torch.testing.assert_close(penalty, torch.full((5,), 14.0))
     penalty.mean().backward()
     torch.testing.assert_close(d.w.grad, 2 * d.w.detach())
 
 
-def test_squared_slope_of_a_quadratic_discriminator_and_its_derivative() -> None:
+def test_squared_gradient_norm_of_a_quadratic_discriminator_and_its_derivative() -> None:
     d, x = Quadratic(), torch.randn(5, 3)
-    penalty = squared_slope(d, x, None)
+    penalty = squared_gradient_norm(d, x, None)
     torch.testing.assert_close(penalty, 1.5**2 * x.square().sum(1))
     penalty.mean().backward()  # a detached penalty would leave no gradient at all
     torch.testing.assert_close(d.a.grad, 2 * 1.5 * x.square().sum(1).mean())
@@ -137,11 +138,11 @@ def test_penalty_is_weighted_by_its_interval(penalty: Literal["r1", "r1_r2"], po
     assert loss == pytest.approx(0.5 * 0.5 * 4 * 5 * points_penalised)  # gamma/2 * interval * |w|^2, R1 and R2
 
 
-def test_finite_differences_estimate_the_squared_slope() -> None:
+def test_finite_differences_estimate_the_squared_gradient_norm() -> None:
     """Of a linear discriminator the mean of (e.w)^2 over standard normal e is |w|^2, with deviation sqrt(2) |w|^2."""
     torch.manual_seed(0)
     d, x = Linear(), torch.randn(40_000, 3)
-    estimates = squared_slope_by_difference(d, x, None)
+    estimates = squared_gradient_norm_by_difference(d, x, None)
     assert estimates.mean().item() == pytest.approx(14.0, rel=4 * math.sqrt(2 / len(x)))
     estimates.mean().backward()
     assert d.w.grad is not None
@@ -151,12 +152,21 @@ def test_finite_differences_estimate_the_squared_slope() -> None:
 def test_finite_differences_agree_with_the_exact_penalty_of_a_real_discriminator() -> None:
     model, x, y = gan(), batch(count=3).x.repeat(2000, 1, 1, 1), torch.arange(3).repeat(2000)
     with torch.no_grad():
-        estimate = squared_slope_by_difference(model.discriminator, x, y).mean()
-    exact = squared_slope(model.discriminator, x[:3], y[:3]).mean()
+        estimate = squared_gradient_norm_by_difference(model.discriminator, x, y).mean()
+    exact = squared_gradient_norm(model.discriminator, x[:3], y[:3]).mean()
     torch.testing.assert_close(estimate, exact, rtol=0.1, atol=0.0)
 
 
-def test_the_gradient_penalty_wants_slopes_of_length_one() -> None:
+def test_finite_differences_agree_with_the_exact_penalty_under_augmentation() -> None:
+    config = replace(CONFIG, penalty="r1", augment=("translation", "cutout"))
+    exact, estimate = gan(config=config), gan(config=replace(config, penalty_form="finite_difference"))
+    estimate.load_state_dict(exact.state_dict())
+    many = Batch(x=batch(count=3).x.repeat(2000, 1, 1, 1), cond={"label": torch.arange(3).repeat(2000)})
+    found = [update_of(model, "penalty").loss(many, 0)["r1"].detach() for model in (exact, estimate)]
+    torch.testing.assert_close(found[1], found[0], rtol=0.1, atol=0.0)
+
+
+def test_the_gradient_penalty_wants_gradients_of_norm_one() -> None:
     model = gan(POINTS, replace(CONFIG, loss="wgan_gp", gamma="auto"))
     model.discriminator = Linear()  # type: ignore[assignment]
     model.discriminator.w = nn.Parameter(torch.tensor([3.0, 4.0]))
@@ -167,7 +177,7 @@ def test_the_gradient_penalty_wants_slopes_of_length_one() -> None:
 
 def test_a_point_between_lies_on_the_line_from_real_to_generated() -> None:
     real, fake = torch.zeros(50, 2), torch.tensor([[2.0, -4.0]]).repeat(50, 1)
-    points = between(real, fake)
+    points = interpolated(real, fake)
     torch.testing.assert_close(points[:, 1], -2 * points[:, 0])
     assert ((points[:, 0] > 0) & (points[:, 0] < 2)).all()
     assert points[:, 0].std() > 0.3
@@ -193,13 +203,32 @@ def test_spectral_normalisation_makes_the_largest_singular_value_one() -> None:
     model = gan(config=replace(CONFIG, loss="hinge"))
     d = model.discriminator
     with torch.no_grad():
-        for _ in range(300):  # each pass in training mode is one step of the power iteration
-            d(batch().x, torch.arange(6) % 3)
+        for _ in range(300):
+            d.iterate()
     weights = [m.weight for m in d.modules() if hasattr(m, "parametrizations") and isinstance(m.weight, Tensor)]
     assert len(weights) > 5
     for weight in weights:
         largest = torch.linalg.matrix_norm(weight.flatten(1), 2) if weight.ndim > 1 else weight.norm()
         assert largest.item() == pytest.approx(1.0, abs=0.02)
+
+
+def test_power_iteration_goes_one_step_for_each_step_of_training() -> None:
+    """However many micro-batches, evaluations and passes of the generator a step has."""
+    model = gan(config=replace(CONFIG, loss="hinge"))
+    discriminator, generator = update_of(model, "discriminator"), update_of(model, "generator")
+
+    def vectors() -> list[Tensor]:
+        return [value.clone() for name, value in model.discriminator.named_buffers() if name.endswith("._u")]
+
+    states = [vectors()]
+    for samples_seen in (0, 0, 6):
+        discriminator.loss(batch(), samples_seen)
+        generator.loss(batch(), samples_seen)
+        model.eval().evaluate(batch())
+        model.train()
+        states.append(vectors())
+    changed = [any(not torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in pairwise(states)]
+    assert changed == [True, False, True]
 
 
 def test_a_finite_difference_of_the_gradient_penalty_is_refused() -> None:
@@ -212,6 +241,21 @@ def test_penalty_can_be_switched_off() -> None:
         "discriminator",
         "generator",
     ]
+
+
+def test_a_gamma_that_would_never_fall_is_refused() -> None:
+    with pytest.raises(ConfigError, match="schedule_samples"):
+        gan(config=replace(CONFIG, gamma_final=0.1))
+
+
+def test_remedies_name_what_would_change_something() -> None:
+    said = {loss: " ".join(alarm.says for alarm in gan(config=replace(CONFIG, loss=loss)).alarms()) for loss in GAMES}
+    assert "model.penalty=r1" in said["hinge"]
+    assert "model.gamma" not in said["hinge"]
+    assert "model.gamma (twice: 1)" in said["non_saturating"]  # CONFIG has 0.5
+    assert "model.augment=" in said["lsgan"]
+    augmented = gan(config=replace(CONFIG, augment=("cutout",))).alarms()
+    assert not any("model.augment" in alarm.says for alarm in augmented)
 
 
 def test_gamma_falls_by_a_half_cosine_and_stays_at_its_end() -> None:
@@ -247,17 +291,21 @@ COLOURED = torch.rand(64, 3, 12, 16, generator=torch.Generator().manual_seed(3))
 def test_augmentation_is_applied_with_its_probability(kind: str) -> None:
     torch.manual_seed(0)
     x = COLOURED.repeat(10, 1, 1, 1)
-    assert torch.equal(augmented(x, [kind], 0.0), x)
-    changed = (augmented(x, [kind], 0.5) != x).flatten(1).any(1).float().mean()
+    assert torch.equal(drawn([kind], 0.0, x)(x), x)
+    changed = (drawn([kind], 0.5, x)(x) != x).flatten(1).any(1).float().mean()
     assert 0.35 < changed < 0.65
-    assert augmented(x, [kind], 1.0).shape == x.shape
+    assert seen(x, [kind]).shape == x.shape
+
+
+def seen(x: Tensor, kinds: list[str]) -> Tensor:
+    return drawn(kinds, 1.0, x)(x)
 
 
 def test_translation_moves_a_picture_by_whole_pixels_up_to_an_eighth() -> None:
     torch.manual_seed(0)
     x = torch.full((500, 1, 16, 24), -1.0)
     x[:, :, 8, 12] = 1.0
-    found = (augmented(x, ["translation"], 1.0) == 1.0).nonzero()
+    found = (seen(x, ["translation"]) == 1.0).nonzero()
     assert len(found) == 500  # every dot is still there, once
     assert sorted(set(found[:, 2].tolist())) == [6, 7, 8, 9, 10]
     assert sorted(set(found[:, 3].tolist())) == [9, 10, 11, 12, 13, 14, 15]
@@ -267,31 +315,45 @@ def test_no_augmentation_mirrors_a_picture() -> None:
     """A ramp that rises to the right still rises to the right wherever it was not made grey."""
     torch.manual_seed(0)
     ramp = torch.linspace(-0.9, 0.9, 16).expand(300, 1, 12, 16)
-    x = augmented(ramp, ["translation", "color"], 1.0)[..., 2:-2]
+    x = seen(ramp, ["translation", "color"])[..., 2:-2]
     assert (x.diff(dim=-1)[:, :, 4:-4] > 0).all()
 
 
 def test_cutout_makes_a_square_of_half_the_side_grey() -> None:
     torch.manual_seed(0)
-    holes = augmented(torch.ones(400, 1, 16, 16), ["cutout"], 1.0) == 0
+    holes = seen(torch.ones(400, 1, 16, 16), ["cutout"]) == 0
     sizes = holes.flatten(1).sum(1)
     assert sizes.max() == 64
     assert sizes.min() >= 16  # a centre on the rim leaves a quarter
 
 
+@pytest.mark.parametrize("side", [9, 30, 33])
+def test_a_hole_has_half_the_side_rounded_up(side: int) -> None:
+    torch.manual_seed(0)
+    rows = (seen(torch.ones(400, 1, side, side), ["cutout"]) == 0).any(3).sum(2).flatten()
+    assert rows.max() == (side + 1) // 2
+
+
+def test_one_draw_changes_every_copy_of_a_batch_alike() -> None:
+    x = torch.rand(6, 3, 16, 16)
+    augment = drawn(["translation", "color", "cutout"], 0.5, x)
+    torch.testing.assert_close(augment(x), augment(x.clone()), rtol=0, atol=0)
+
+
 def test_color_keeps_what_is_grey_grey() -> None:
     torch.manual_seed(0)
-    x = augmented(COLOURED.mean(1, keepdim=True).expand(-1, 3, -1, -1), ["color"], 1.0)
+    x = seen(COLOURED.mean(1, keepdim=True).expand(-1, 3, -1, -1), ["color"])
     torch.testing.assert_close(x[:, 0], x[:, 2])
 
 
 def test_a_penalty_is_differentiated_through_the_augmentation() -> None:
-    """What is cut out cannot matter to the discriminator, so its slope there is zero."""
+    """What is cut out cannot matter to the discriminator, so its gradient there is zero."""
     model = gan(config=replace(CONFIG, augment=("translation", "color", "cutout"), penalty="r1"))
     x = batch().x.requires_grad_(True)
-    (slope,) = torch.autograd.grad(model.judge(x, torch.arange(6) % 3, 0).sum(), x, create_graph=True)
-    assert (slope.flatten(1) == 0).float().mean() > 0.02
-    slope.square().sum().backward()
+    logits = model.discriminate(x, torch.arange(6) % 3, 0)
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    assert (gradient.flatten(1) == 0).float().mean() > 0.02
+    gradient.square().sum().backward()
     assert model.discriminator.encoder.enter.weight.grad.abs().sum() > 0
 
 
@@ -326,7 +388,7 @@ def test_an_update_gives_gradients_to_its_child_alone(kind: Loss, name: str) -> 
     terms["loss"].backward()
     with_gradient = {n for n, p in model.named_parameters() if p.grad is not None}
     expected = {f"{update.trains}.{n}" for n, _ in learning.named_parameters()}
-    if name == "penalty":  # a constant has no slope
+    if name == "penalty":  # a constant has no gradient
         expected -= {"discriminator.bias"}
         with_gradient -= {"discriminator.bias"}
     assert with_gradient == expected
@@ -390,8 +452,8 @@ def test_between_two_samples_both_ends_are_the_samples_and_noise_keeps_its_lengt
         return replace(asked, generators=[torch.Generator().manual_seed(seed) for seed in seeds])
 
     ends = [model.draw(fresh(first)), model.draw(fresh(second))]
-    for share, end in ((0.0, ends[0]), (1.0, ends[1])):
-        at = model.draw_between(fresh(first), fresh(second), torch.full((4,), share, dtype=torch.float64))
+    for weight, end in ((0.0, ends[0]), (1.0, ends[1])):
+        at = model.draw_between(fresh(first), fresh(second), torch.full((4,), weight, dtype=torch.float64))
         torch.testing.assert_close(at, end)
     lengths: list[Tensor] = []
     model.generator.decoder.register_forward_pre_hook(lambda _, given: lengths.append(given[0][:, :3].norm(dim=1)))

@@ -61,7 +61,7 @@ def test_other_terms_say_nothing() -> None:
 
 
 class Real:
-    """Two classes of standard normal values around 0 and 100."""
+    """Two classes of standard normal values around 0 and 100, one after the other as folders lie."""
 
     streams = False
 
@@ -69,8 +69,8 @@ class Real:
         return 4000
 
     def fetch(self, index: torch.Tensor) -> Batch:
-        label = index % 2
-        x = torch.randn(len(index), 8, generator=torch.Generator().manual_seed(1)) + 100 * label[:, None]
+        label = (index >= 2000).long()
+        x = torch.randn(len(self), 8, generator=torch.Generator().manual_seed(1))[index] + 100 * label[:, None]
         return Batch(x=x, cond={"label": label})
 
     def to(self, device: torch.device) -> Real:
@@ -79,13 +79,20 @@ class Real:
 
 def test_samples_like_the_data_have_a_diversity_of_one_and_copies_of_zero() -> None:
     labels = [i % 2 for i in range(400)]
-    diversity = Diversity(Real(), labels, len(labels))
+    diversity = Diversity(Real(), labels)
     x = torch.randn(400, 8, generator=torch.Generator().manual_seed(2)) + 100 * torch.tensor(labels)[:, None]
     assert diversity.of([x[:300], x[300:]]) == pytest.approx(1.0, abs=0.05)
     assert diversity.of([100.0 * torch.tensor(labels)[:, None].expand(-1, 8)]) == 0.0  # one sample a class, repeated
     assert diversity.of([0.5 * x - 50 * torch.tensor(labels)[:, None]]) == pytest.approx(0.5, abs=0.05)
-    without = Diversity(Real(), None, len(labels))
-    assert without.of([x]) == pytest.approx(1.0, abs=0.05)
+    assert Diversity(Real(), None).of([x]) == pytest.approx(1.0, abs=0.05)
+
+
+def test_data_that_does_not_vary_has_no_diversity_to_compare_with() -> None:
+    class Constant(Real):
+        def fetch(self, index: torch.Tensor) -> Batch:
+            return Batch(x=torch.ones(len(index), 8))
+
+    assert Diversity(Constant(), None).of([torch.randn(10, 8)]) is None
 
 
 # -- trainings that go well, and that do not ---------------------------------------------------------------------------

@@ -45,6 +45,11 @@ def training(model: str, folder: Path, *overrides: str) -> list[str]:
     ("model", "overrides"),
     [
         ("gan", ["data=digits", "net.width=8", "trainer.max_steps=20", "trainer.max_minutes=null"]),
+        pytest.param(
+            "gan",
+            ["data=digits", "net.width=8", "model.loss=hinge", "trainer.max_steps=20", "trainer.max_minutes=null"],
+            marks=pytest.mark.slow,
+        ),
         ("probe_chars", ["trainer.max_steps=20"]),  # too few held-out words for both processes
         pytest.param("probe_gan", ["trainer.max_steps=20"], marks=pytest.mark.slow),
         pytest.param("probe_softmax", ["trainer.max_steps=20", "optim=adam"], marks=pytest.mark.slow),

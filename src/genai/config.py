@@ -305,8 +305,7 @@ class VerbConfig:
         another = "name" in given and (given["name"], given.get("path")) != (own["name"], own["path"])
         if another:
             # Another set is brought to the shape that the model learned on, unless told otherwise.
-            unsaid = {key for key in ("size", "channels", "codec") if given.get(key) is None}
-            unsaid |= {"fit"} if given.get("fit") == DataConfig.fit else set()
+            unsaid = {key for key in ("size", "channels", "codec", "fit") if given.get(key) is None}
             kept = {key: own.get(key) for key in unsaid}
             values["data"] = {**given, **kept, **{key: own[key] for key in _SPLIT}}
         else:
@@ -333,6 +332,8 @@ def compose_verb(verb: Literal["sample", "eval"], overrides: Sequence[str]) -> V
         if f"data.{key}" in arguments.settings and verb == "eval":
             what = f"'data.{key}' is the run's: with another one, samples that it learned from would count as held out"
             mistakes.append(ConfigError(what, fix="leave it out, or type --input PATH"))
+    if isinstance(values.get("data"), dict) and "data.fit" not in arguments.settings:
+        values["data"]["fit"] = None  # the YAML's is not what was typed
     for cls, part, at in ((VerbConfig, values, ""), (SamplingConfig, values.get("sampling") or {}, "sampling.")):
         try:
             read(cls, part, at=at)

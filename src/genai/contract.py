@@ -165,8 +165,8 @@ class Model(nn.Module, ABC):
 class Interpolates(Protocol):
     """A model that draws what lies between two samples."""
 
-    def draw_between(self, first: Request, second: Request, share: Tensor) -> Tensor:
-        """(count, *spec.shape): `share` (count,), 0 to 1, of the way from the first samples to the second."""
+    def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
+        """(count, *spec.shape): `weight` (count,), 0 to 1, of the way from the first samples to the second."""
 
 
 @runtime_checkable

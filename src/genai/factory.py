@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,12 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> 
 def _through(codec: Codec | None, data: Dataset) -> Dataset:
     if codec is None:
         return data
-    return Dataset(
-        name=data.name,
+    return replace(
+        data,
         spec=codec.encoded(data.spec),
         train=LatentSplit(data.train, codec),
         valid=None if data.valid is None else LatentSplit(data.valid, codec),
         fingerprint=data.fingerprint + ":" + codec.sha256,
-        notes=data.notes,
     )
 
 

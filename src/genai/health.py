@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from genai.contract import Alarm
 from genai.data.source import Split
+
+_REAL_SAMPLES, _AT_ONCE = 512, 128  # that stand for the data
 
 
 class Watch:
@@ -45,16 +48,27 @@ class Diversity:
     """How far samples lie from each other, over how far real ones do: the root mean square distance of pairs of one
     class. 1 is as varied as the data, 0 is one and the same sample again and again."""
 
-    def __init__(self, real: Split, labels: Sequence[int] | None, count: int) -> None:
-        """`labels` of the `count` samples that will be compared; the first samples of these classes stand for all."""
+    def __init__(self, real: Split, labels: Sequence[int] | None) -> None:
+        """`real` as it is trained on, `labels` of the samples that will be compared."""
+        self._split, self._real = real, math.nan
         self._labels = None if labels is None else torch.tensor(labels)
-        batch = real.fetch(torch.arange(min(len(real), 8 * count)))
-        found = batch.cond.get("label")
-        self._real = _spread(batch.x.cpu(), None if labels is None or found is None else found.cpu())
 
-    def of(self, batches: Sequence[Tensor]) -> float:
-        """Of samples in model units, batch after batch."""
-        return _spread(torch.cat([x.cpu() for x in batches]), self._labels) / max(self._real, 1e-12)
+    def of(self, batches: Sequence[Tensor]) -> float | None:
+        """Of samples in model units, batch after batch; None where the data does not vary."""
+        if math.isnan(self._real):
+            self._real = self._spread_of_real()
+        return _spread(torch.cat([x.cpu() for x in batches]), self._labels) / self._real if self._real else None
+
+    def _spread_of_real(self) -> float:
+        split = self._split
+        # Drawn from all of it: folders lie class after class.
+        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+        batches = [split.fetch(index) for index in order[:_REAL_SAMPLES].split(_AT_ONCE)]
+        found = [batch.cond["label"].cpu() for batch in batches if "label" in batch.cond]
+        return _spread(
+            torch.cat([batch.x.cpu() for batch in batches]),
+            torch.cat(found) if found and self._labels is not None else None,
+        )
 
 
 def _spread(x: Tensor, labels: Tensor | None) -> float:

@@ -101,12 +101,12 @@ def draw_paths(
     )
 
     def batches() -> Iterator[Tensor]:
-        share = (torch.arange(len(starts)) % sampling.frames / sampling.frames).to(runtime.device, runtime.dtype)
+        weight = (torch.arange(len(starts)) % sampling.frames / sampling.frames).to(runtime.device, runtime.dtype)
         for rows, kept in _batches(len(starts), sampling.batch_size):
             one, other = (_request(end, rows, runtime, sampling) for end in (starts, ends))
             runtime.seed(starts.seeds[rows[0]])
             with torch.no_grad(), runtime.autocast():
-                yield _widened(model.draw_between(one, other, share[rows])[:kept], runtime)
+                yield _widened(model.draw_between(one, other, weight[rows])[:kept], runtime)
 
     return starts, batches()
 

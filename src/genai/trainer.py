@@ -65,10 +65,10 @@ class Trainer:
         runtime: Runtime,
         console: Console,
         run: RunFolder | None,
-        preview: Callable[[Model, int], Mapping[str, float]] | None = None,
     ) -> None:
         self.model, self.data, self.config, self.runtime = model, data, config, runtime
-        self.console, self.run, self.preview = console, run, preview
+        self.console, self.run = console, run
+        self.preview: Callable[[Model, int], Mapping[str, float]] | None = None  # draws pictures, returns figures
         settings = self.settings = config.trainer
         num_samples = len(data.train)
         self.batch_size = num_samples if settings.batch_size == "all" else min(settings.batch_size, num_samples)

@@ -23,8 +23,7 @@ from genai.signals import interrupting
 
 if TYPE_CHECKING:
     from genai.contract import Model
-    from genai.data.source import Dataset
-    from genai.device import Runtime
+    from genai.trainer import Trainer
 
 
 _FEW_SAMPLES = 50
@@ -173,8 +172,9 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
                 runtime=runtime,
                 console=console,
                 run=run if runtime.main else None,
-                preview=_previewer(run, model, data, config, runtime, codec) if runtime.main else None,
             )
+            if runtime.main:
+                trainer.preview = _previewer(run, trainer, codec)
             warn = console.warn if runtime.main else _silent
             newest = checkpoints.newest(run.checkpoints, warn=warn, run_id=run.id)
             if newest is not None:
@@ -191,7 +191,7 @@ def _silent(message: str) -> None:
     """A warning that the first process gives already."""
 
 
-def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Any, console: Console, *, started: bool) -> None:
+def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Trainer, console: Console, *, started: bool) -> None:
     """Notes what is trained on what, for the reader and in the run folder, which changes from here on."""
     config, runtime, data = trainer.config, trainer.runtime, trainer.data
     parameters = sum(p.numel() for p in model.parameters())
@@ -249,19 +249,18 @@ def _few(num_samples: int, batch_size: int | Literal["all"]) -> list[str]:
     return told
 
 
-def _previewer(run: RunFolder, model: Model, data: Dataset, config: Config, runtime: Runtime, codec: Any) -> Any:
+def _previewer(run: RunFolder, trainer: Trainer, codec: Any) -> Any:
     """Draws the fixed plan of previews into RUN/previews/<step>.png; None for a model that does not draw data."""
     from genai import sampler, writers
     from genai.health import Diversity
 
-    if model.predicts != "data":
+    if trainer.model.predicts != "data":
         return None
-    spec = model.spec
+    spec, config, runtime = trainer.model.spec, trainer.config, trainer.runtime
     output = spec if codec is None else codec.decoded(spec)
     plan = sampler.preview_plan(spec, output)
     sampling = replace(config.sampling, batch_size=min(len(plan), config.sampling.batch_size))
-
-    diversity = Diversity(data.train, plan.labels, len(plan))
+    diversity = Diversity(trainer.loader.split, plan.labels)
 
     def preview(averaged: Model, step: int) -> dict[str, float]:
         import numpy as np
@@ -274,7 +273,8 @@ def _previewer(run: RunFolder, model: Model, data: Dataset, config: Config, runt
             writers.write_overview(path, np.concatenate(decoded), plan.labels, output, {"genai:step": str(step)})
         except OSError as error:
             run.tell(f"cannot write {run.previews}: {error.strerror or error}; training goes on")
-        return {"diversity": diversity.of(batches)}
+        found = diversity.of(batches)
+        return {} if found is None else {"diversity": found}
 
     return preview
 

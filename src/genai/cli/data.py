@@ -48,13 +48,17 @@ def prepare_data(what: What, json: Json = False, quiet: Quiet = False, debug: De
     from genai.config import compose_data
     from genai.console import Console
     from genai.data.downloaded import prepare
-    from genai.data.sniff import existing
+    from genai.data.sniff import existing, hub_name
     from genai.errors import ConfigError
 
     config = compose_data(what, [])
     if config.path is None and config.name == "path":
         raise ConfigError("data=path needs a path", fix="type genai data prepare PATH")
-    if config.path is not None:
+    if config.path is not None and (hub := hub_name(config.path)) is not None:
+        from genai.data.hub import list_hub
+
+        list_hub(hub)
+    elif config.path is not None:
         existing(config.path)
     folder = prepare(config, Console(quiet=quiet))
     if json:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -103,9 +103,9 @@ def _short(key: str) -> str:
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
     """A new file that takes the place of `path` in one step: several processes may write the same one at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    name = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(number, "wb") as file:
+        with open(name, "xb") as file:
             yield file
         os.replace(name, path)
     except BaseException:

@@ -12,6 +12,7 @@ import numpy as np
 from genai.data.arrays import source_of_arrays
 from genai.data.sniff import no_pickled_cifar, reading
 from genai.data.source import Source
+from genai.data.tar import refuse_outside
 from genai.errors import DataError, SecurityError
 from genai.schema import DataConfig
 
@@ -81,13 +82,11 @@ def _in_tar(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_member(path: Path, member: tarfile.TarInfo) -> None:
-    inside = PurePosixPath(member.name)
-    if inside.is_absolute() or ".." in inside.parts:
-        raise SecurityError(f"a member of the archive leads outside it: '{member.name[:80]}'", path=path)
+    refuse_outside(member.name, path)
     if not (member.isfile() or member.isdir()):
         what = f"a member of the archive is neither a file nor a folder: '{member.name[:80]}'"
         raise SecurityError(what, path=path)
-    if inside.name == "data_batch_1":
+    if PurePosixPath(member.name).name == "data_batch_1":
         raise no_pickled_cifar(path)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from genai.data import sniff
 from genai.data.metadata import Row, metadata_files, read_metadata
-from genai.data.parts import TEST_NAMES, chosen_parts, left_out_note
+from genai.data.parts import TEST_NAMES, chosen_parts, left_out_note, other_files_note
 from genai.data.pictures import Listed, Listing, WholeFiles, listing_of, refuse_odd_numbers
 from genai.errors import DataError
 
@@ -21,11 +21,12 @@ def list_folder(path: Path) -> Listed:
     rows = _rows_of(path, pictures, others)
     train, test, notes = _parts(path)
     if train is None:
-        return Listed(_list(path, "", pictures, others, rows), None, _left_out(others, notes))
+        found = _list(path, "", pictures, others, rows)
+        return Listed(found, None, notes + other_files_note(others))
     others += [name for name in pictures if os.sep not in name]
     found = _list(path, train, pictures, others, rows)
     held_out = None if test is None else _list(path, test, pictures, others, rows, like=found)
-    return Listed(found, held_out, _left_out(others, notes))
+    return Listed(found, held_out, notes + other_files_note(others))
 
 
 def _parts(path: Path) -> tuple[str | None, str | None, list[str]]:
@@ -35,14 +36,6 @@ def _parts(path: Path) -> tuple[str | None, str | None, list[str]]:
     if train is None or test is None or any(name.lower() not in TEST_NAMES for name in left_out):
         return None, None, []
     return train, test, left_out_note(test, left_out)
-
-
-def _left_out(others: list[str], notes: list[str]) -> list[str]:
-    """Notes with one on the files that are not used; metadata have been taken off the list."""
-    if others:
-        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        notes.append(f"{len(others)} files that are no pictures are left out: {shown}")
-    return notes
 
 
 def _rows_of(path: Path, pictures: list[str], others: list[str]) -> dict[str, Row]:

@@ -11,7 +11,7 @@ from typing import Any
 from genai.data.parts import chosen_parts, left_out_note
 from genai.data.pictures import Listed
 from genai.data.tables import ROWS_AT_ONCE, Table, list_tables
-from genai.errors import DataError
+from genai.errors import DataError, SecurityError
 
 _PATIENCE_SECONDS = 5.0
 
@@ -72,9 +72,28 @@ def _table(name: str, part: str, split: Any) -> Table:
 
     def batches(columns: list[str]) -> Iterator[Any]:
         for table in rows.select_columns(columns).iter(batch_size=ROWS_AT_ONCE):
+            _refuse_foreign_files(table, title)
             # Pictures that the library keeps as files of its own come in here, by its own rules.
             yield from embed_table_storage(table).combine_chunks().to_batches()
 
-    stamp = str(getattr(split, "_fingerprint", os.getpid()))  # without one it is unpacked anew
     title = f"hub:{name}/{part}"
+    stamp = str(getattr(split, "_fingerprint", os.getpid()))  # without one it is unpacked anew
     return Table(title, title, stamp, split.features.arrow_schema, split.data.nbytes, batches)
+
+
+def _refuse_foreign_files(table: Any, title: str) -> None:
+    """Rows name files: those that the library keeps, and no others of this machine. Raises SecurityError."""
+    import datasets
+    import huggingface_hub
+    import pyarrow as pa
+
+    kept = [os.path.realpath(at) for at in (datasets.config.HF_DATASETS_CACHE, huggingface_hub.constants.HF_HUB_CACHE)]
+    for column in table.columns:
+        if not pa.types.is_struct(column.type) or not {"bytes", "path"} <= {field.name for field in column.type}:
+            continue
+        for row in column.to_pylist():
+            if row is None or row["bytes"] is not None or row["path"] is None or "://" in row["path"]:
+                continue
+            if not any(os.path.realpath(row["path"]).startswith(folder + os.sep) for folder in kept):
+                what = f"a row names a file that is not of the set: '{row['path'][:80]}'"
+                raise SecurityError(what, path=title, fix="do not use this set")

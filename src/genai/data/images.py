@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -23,6 +24,8 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 MAX_PIXELS = 64_000_000  # of one picture, before it is decoded
+_LARGE_PIXELS = 8_000_000  # of pictures that are decoded one at a time: the largest takes 1.2 GB meanwhile
+_large = threading.Lock()
 LARGEST_KEPT = 64  # pixels a side: what is larger is resized unless data.size says otherwise
 # No format that runs a program or reads other files to be decoded.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -106,16 +109,22 @@ def decode(picture: Path | Encoded, frame: Frame) -> np.ndarray:
                 opened.draft(None, (2 * max(frame.width, frame.height),) * 2)
             if opened.mode == "I" and opened.format == "TIFF":
                 raise ValueError("signed or 32-bit whole numbers")
-            ImageOps.exif_transpose(opened, in_place=True)  # a copy of each picture would cost as much as to resize it
-            inverted = opened.mode == "CMYK" and opened.format == "JPEG" and "adobe" not in opened.info
-            # Pillow takes every CMYK for Adobe's, which are stored inverted.
-            image = _in_colours(ImageChops.invert(opened) if inverted else opened, frame.channels)
-            image.load()
-        return _as_array(fit(image, frame, picture))
+            with _large if opened.width * opened.height > _LARGE_PIXELS else nullcontext():
+                return _as_array(fit(_upright(opened, frame.channels), frame, picture))
     except GenaiError:
         raise
     except Exception as error:  # decoders of damaged files raise nearly everything
         raise _bad_picture(picture, error) from error
+
+
+def _upright(opened: Image.Image, channels: int) -> Image.Image:
+    """The picture in memory as L or RGB, turned as its camera was held."""
+    ImageOps.exif_transpose(opened, in_place=True)  # a copy of each picture would cost as much as to resize it
+    inverted = opened.mode == "CMYK" and opened.format == "JPEG" and "adobe" not in opened.info
+    # Pillow takes every CMYK for Adobe's, which are stored inverted.
+    image = _in_colours(ImageChops.invert(opened) if inverted else opened, channels)
+    image.load()
+    return image
 
 
 def fit(image: Image.Image, frame: Frame, path: object = None) -> Image.Image:
@@ -245,7 +254,7 @@ def _in_colours(image: Image.Image, channels: int) -> Image.Image:
     if image.mode == "F":
         raise ValueError("32-bit floating point values")
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64).clip(0, 65535)  # 16 bits, also where Pillow says "I"
+        values = np.asarray(image).clip(0, 65535).astype(np.int32)  # 16 bits, also where Pillow says "I"
         values = np.where(values == image.info.get("transparency"), 65535, values)
         image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:

@@ -45,9 +45,11 @@ def read_metadata(root: Path, files: Iterable[str]) -> dict[str, Row]:
     """
     rows: dict[str, Row] = {}
     for file in files:
-        path, columns = root / file, None
-        for number, values in _rows(path):
-            columns = columns or _columns(values)
+        path = root / file
+        found = list(_rows(path))
+        # Rows of a jsonl need not have equal keys.
+        columns = _columns({key for _, values in found for key in values})
+        for number, values in found:
             name_key = next((key for key in _FILE_KEYS if values.get(key) not in (None, "")), None)
             if name_key is None:
                 raise DataError(f"row {number} names no file", path=path, fix=f"write it in a column '{_FILE_KEYS[0]}'")
@@ -63,9 +65,9 @@ def read_metadata(root: Path, files: Iterable[str]) -> dict[str, Row]:
     return rows
 
 
-def _columns(row: dict[str, Any]) -> tuple[str | None, str | None]:
-    """The names of the columns that hold the label and the caption."""
-    label, caption = (next((key for key in keys if key in row), None) for keys in (_LABEL_KEYS, _CAPTION_KEYS))
+def _columns(held: set[str]) -> tuple[str | None, str | None]:
+    """The names of the columns, of those that a file has, that hold the label and the caption."""
+    label, caption = (next((key for key in keys if key in held), None) for keys in (_LABEL_KEYS, _CAPTION_KEYS))
     return label, caption
 
 

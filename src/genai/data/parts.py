@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from genai.data import sniff
-from genai.errors import DataError
 
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("valid", "val", "validation", "test", "testing")  # the first that a set has is what it holds out
@@ -28,6 +27,11 @@ def left_out_note(test: str, left_out: Sequence[str]) -> list[str]:
     return [f"held-out data is '{test}'; not used: {', '.join(left_out)}"] if left_out else []
 
 
+def other_files_note(names: Sequence[str]) -> list[str]:
+    shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+    return [f"{len(names)} files that are no pictures are left out: {shown}"] if names else []
+
+
 def files_of_parts(
     path: Path, wanted: Callable[[str], bool], notes: list[str]
 ) -> tuple[list[Path], list[Path]]:  # training, held out
@@ -38,8 +42,7 @@ def files_of_parts(
     files: dict[str, list[Path]] = {}
     for name in filter(wanted, names):
         files.setdefault(_part_of(name), []).append(path / name)
-    if others := [name for name in names if not wanted(name) and not name.lower().endswith(".md")]:
-        notes.append(f"{len(others)} other files are left out: {', '.join(others[:3])}{', ...' * (len(others) > 3)}")
+    notes += other_files_note([name for name in names if not wanted(name) and not name.lower().endswith(".md")])
     train, test, left_out = chosen_parts(files)
     if train is None:  # only a test part: a set like any other
         return [file for part in sorted(files) for file in files[part]], []
@@ -56,7 +59,3 @@ def _part_of(name: str) -> str:
             part = found[1].lower()
             return "train" if part in TRAIN_NAMES else part
     return "train"
-
-
-def no_files(path: Path, what: str) -> DataError:
-    return DataError(f"no {what} in the folder", path=path, fix=f"give data.path {sniff.EXPECTED}")

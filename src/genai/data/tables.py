@@ -20,6 +20,7 @@ from genai.errors import DataError
 
 HELD_BYTES = 256 << 20  # encoded pictures that are kept in memory; more are unpacked into the cache
 ROWS_AT_ONCE = 256
+_MOST_TIMES = 20  # that a table may grow when it is unpacked: five captions a picture are usual
 _IMAGE_NAMES = ("image", "img", "picture", "photo", "png", "jpg", "jpeg")
 _LABEL_NAMES = ("label", "labels", "class", "category", "target", "fine_label", "y")
 _CAPTION_NAMES = ("text", "caption", "captions", "prompt", "description")
@@ -119,13 +120,15 @@ def _list(
     notes: list[str],
     like: Listing | None = None,
 ) -> Listing:
-    indices, holders = [], []
+    indices: list[Index] = []
+    holders: list[np.ndarray | Path] = []
     for table in tables:
-        holder, index = _held(table, columns) if hold else _unpacked(table, columns)
+        holder, index = (_held(table, columns) if hold else None) or _unpacked(table, columns)
         holders.append(holder)
         indices.append(index)
-    if not hold:
-        megabytes = sum(sum(index.sizes) for index in indices) / 1e6
+    unpacked = [sum(index.sizes) for index, holder in zip(indices, holders, strict=True) if isinstance(holder, Path)]
+    if unpacked:
+        megabytes = sum(unpacked) / 1e6
         notes.append(f"{megabytes:,.0f} MB of pictures are unpacked in {blob_path('').parent} to be read in any order")
     files = spans_of(holders, [table.title for table in tables], indices)
     if not len(files):
@@ -138,10 +141,13 @@ def _list(
     return listing_of(files, labels, captions, root=root, names=columns.names, like=like)
 
 
-def _held(table: Table, columns: Columns) -> tuple[np.ndarray, Index]:
+def _held(table: Table, columns: Columns) -> tuple[np.ndarray, Index] | None:
+    """None where they are more than the table's size lets expect, as where it keeps equal pictures once."""
     index, content = Index(), bytearray()
     for picture in _take(table, columns, index):
         content += picture
+        if len(content) > HELD_BYTES:
+            return None
     return np.frombuffer(content, dtype=np.uint8), index
 
 
@@ -156,6 +162,9 @@ def _unpacked(table: Table, columns: Columns) -> tuple[Path, Index]:
             for picture in _take(table, columns, index):
                 # Opened late: what is wrong with the table is told before what is wrong with the folder.
                 file = file or opened.enter_context(new_blob(key))
+                if file.tell() > _MOST_TIMES * table.num_bytes + HELD_BYTES:
+                    what = f"its pictures unpack to more than {_MOST_TIMES} times its size"
+                    raise DataError(what, path=table.title, fix="keep each picture once")
                 file.write(picture)
         keep_index(key, table.stamp, index)
     return path, index

@@ -93,8 +93,15 @@ def _scan(path: Path) -> Index:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # which would hold all headers in memory
                 last = member.name
-                _refuse_outside(member.name, path)
-                if not member.isfile() or any(map(sniff.is_hidden, PurePosixPath(member.name).parts)):
+                if member.size < 0:  # where tarfile would step back to this very member (CVE-2025-8194)
+                    raise _cut_off(path, last)
+                refuse_outside(member.name, path)
+                if any(map(sniff.is_hidden, PurePosixPath(member.name).parts)):
+                    continue
+                if member.islnk():
+                    what = f"'{last}' is a hard link to '{member.linkname}', which is not followed"
+                    raise DataError(what, path=path, fix="make it again with tar --hard-dereference")
+                if not member.isfile():
                     continue
                 if member.sparse is not None or member.offset_data + member.size > size:
                     raise _cut_off(path, last)
@@ -160,7 +167,8 @@ def _add_json(sample: _Sample, text: str, member: tarfile.TarInfo, path: Path) -
         sample.caption = caption.strip()
 
 
-def _refuse_outside(name: str, path: Path) -> None:
+def refuse_outside(name: str, path: Path) -> None:
+    """Raises SecurityError for a member whose name leads out of the tar."""
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or ".." in parts or parts[0][1:2] == ":":
         raise SecurityError(

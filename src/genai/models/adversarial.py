@@ -1,4 +1,4 @@
-"""The adversarial game as functions: losses of logits (B,), and penalties on the slope of a discriminator."""
+"""The adversarial game as functions: losses of logits (B,), and penalties on the gradient of a discriminator."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Discriminator = Callable[[Tensor, Tensor | None], Tensor]  # (x (B, ...), labels (B,) or None) -> logits (B,)
+View = Callable[[Tensor], Tensor]  # what a discriminator sees of x: its augmentation
 Penalty = Literal["none", "r1", "r1_r2", "gp"]
 
 FINITE_STEP = 0.01  # length of the step per value of x, in model units, of a finite difference
@@ -18,7 +19,7 @@ FINITE_STEP = 0.01  # length of the step per value of x, in model units, of a fi
 
 @dataclass(frozen=True)
 class Game:
-    """What both sides minimise, and what is done by default to keep the discriminator's slope in bounds."""
+    """What both sides minimise, and what is done by default to keep the discriminator's gradient in bounds."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]  # (real, fake) logits -> mean loss
     generator: Callable[[Tensor, Tensor], Tensor]
@@ -67,25 +68,32 @@ GAMES: dict[str, Game] = {
 }
 
 
-def squared_slope(discriminator: Discriminator, x: Tensor, y: Tensor | None) -> Tensor:
-    """(B,) |dD/dx|^2 summed over the values of x, differentiable again (Mescheder et al. 2018)."""
+def as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def squared_gradient_norm(discriminator: Discriminator, x: Tensor, y: Tensor | None, view: View = as_it_is) -> Tensor:
+    """(B,) |dD(view(x))/dx|^2 summed over the values of x, differentiable again (Mescheder et al. 2018)."""
     x = x.detach().requires_grad_(True)
-    # Of the sum: no discriminator here mixes samples, so it is the slope of each.
-    (slope,) = torch.autograd.grad(discriminator(x, y).sum(), x, create_graph=True)
-    return slope.square().flatten(1).sum(1)
+    # Of the sum: no discriminator here mixes samples, so it is the gradient of each.
+    (gradient,) = torch.autograd.grad(discriminator(view(x), y).sum(), x, create_graph=True)
+    return gradient.square().flatten(1).sum(1)
 
 
-def squared_slope_by_difference(discriminator: Discriminator, x: Tensor, y: Tensor | None) -> Tensor:
-    """(B,) an estimate of `squared_slope` without second derivatives: ((D(x + s e) - D(x)) / s)^2, e standard normal.
+def squared_gradient_norm_by_difference(
+    discriminator: Discriminator, x: Tensor, y: Tensor | None, view: View = as_it_is
+) -> Tensor:
+    """(B,) an estimate of the same without second derivatives: ((D(x + s e) - D(x)) / s)^2, e standard normal.
 
     Its mean over e is |dD/dx|^2 up to order s^2, because E[(e.g)^2] = |g|^2.
     """
     moved = x + FINITE_STEP * torch.randn_like(x)
-    here, there = discriminator(torch.cat([x, moved]), None if y is None else torch.cat([y, y])).chunk(2)
+    seen = torch.cat([view(x), view(moved)])
+    here, there = discriminator(seen, None if y is None else torch.cat([y, y])).chunk(2)
     return ((there - here) / FINITE_STEP).square()
 
 
-def between(real: Tensor, fake: Tensor) -> Tensor:
+def interpolated(real: Tensor, fake: Tensor) -> Tensor:
     """A random point on the line from each real sample to a generated one (Gulrajani et al. 2017, algorithm 1)."""
-    share = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device, dtype=real.dtype)
-    return torch.lerp(real, fake, share)
+    weight = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device, dtype=real.dtype)
+    return torch.lerp(real, fake, weight)

@@ -16,14 +16,21 @@ from torch.nn.utils.parametrizations import spectral_norm
 from genai.contract import Alarm, Batch, Model, Request, Spec, Terms, Update
 from genai.errors import ConfigError
 from genai.models import GanConfig
-from genai.models.adversarial import GAMES, between, squared_slope, squared_slope_by_difference
-from genai.models.augment import augmented
+from genai.models.adversarial import (
+    GAMES,
+    View,
+    as_it_is,
+    interpolated,
+    squared_gradient_norm,
+    squared_gradient_norm_by_difference,
+)
+from genai.models.augment import drawn
 from genai.nets.family import family
 from genai.schema import NetConfig
 
 # gamma=auto: |gradient|^2 is a sum over the values of x, so what is right grows with their number.
 GAMMA_PER_VALUE = 4e-4
-GAMMA_GP = 20.0  # gamma / 2 = 10, the weight of Gulrajani et al. 2017; a slope of one is a slope of one at any size
+GAMMA_GP = 20.0  # gamma / 2 = 10, the weight of Gulrajani et al. 2017; a gradient of norm 1 is that at any size
 # augment=auto: so few pictures, of at least so many pixels a side (of 8 x 8 digits it left one kind a class)
 AUGMENT_BELOW, AUGMENT_SIDE = 10_000, 16
 _LABEL_VALUES = 8  # that a label adds to points for a discriminator that sees it as input
@@ -41,11 +48,11 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
         return self.decoder(z if self.embed is None else torch.cat([z, self.embed(y)], dim=1))
 
-    def between(self, z: Tensor, y: Tensor | None, other: Tensor | None, share: Tensor) -> Tensor:
-        """As forward, `share` (B, 1) of the way from the label y to another one."""
+    def between(self, z: Tensor, y: Tensor | None, other: Tensor | None, weight: Tensor) -> Tensor:
+        """As forward, `weight` (B, 1) of the way from the label y to another one."""
         if self.embed is None:
             return self.decoder(z)
-        return self.decoder(torch.cat([z, torch.lerp(self.embed(y), self.embed(other), share)], dim=1))
+        return self.decoder(torch.cat([z, torch.lerp(self.embed(y), self.embed(other), weight)], dim=1))
 
 
 class Discriminator(nn.Module):
@@ -68,6 +75,7 @@ class Discriminator(nn.Module):
         if self.embed is not None:
             nn.init.normal_(self.embed.weight, std=features**-0.5)
         self.channel = nn.Embedding(classes, math.prod(self.label_shape)) if classes and not projected else None
+        self._normalised: list[tuple[nn.Module, nn.Module]] = []  # modules, and what normalises their weights
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         if self.channel is not None:
@@ -83,6 +91,21 @@ class Discriminator(nn.Module):
                 if not weight.any():  # a layer that starts at zero has no direction to keep
                     nn.init.kaiming_normal_(weight, a=0.2)
                 spectral_norm(module, "weight")
+                self._normalised.append((module, module.get_submodule("parametrizations")))
+
+    def train(self, mode: bool = True) -> Discriminator:
+        super().train(mode)
+        for _, normalising in self._normalised:
+            normalising.eval()  # it would iterate in every forward pass
+        return self
+
+    @torch.no_grad()
+    def iterate(self) -> None:
+        """One step of power iteration towards the singular values."""
+        for module, normalising in self._normalised:
+            normalising.train()
+            _ = module.weight  # computing it is what iterates
+            normalising.eval()
 
 
 def describe(real: Tensor, fake: Tensor) -> Terms:
@@ -105,8 +128,10 @@ class Gan(Model):
         self.discriminator = Discriminator(
             spec=spec, classes=self.classes, projected=config.condition == "projection", net=net
         )
+        self._iterated_at = -1  # samples seen at the last power iteration
         if self.spectral:
             self.discriminator.normalise()
+            self.discriminator.train()
 
     def updates(self) -> Sequence[Update]:
         exact = self.config.penalty_form == "exact"
@@ -123,41 +148,45 @@ class Gan(Model):
         return (discriminator, generator) if self.penalty == "none" else (penalty, discriminator, generator)
 
     def discriminator_loss(self, batch: Batch, samples_seen: int) -> Terms:
+        if samples_seen != self._iterated_at:  # once a step, however many micro-batches it has
+            self.discriminator.iterate()
+            self._iterated_at = samples_seen
         with torch.no_grad():
             generated = self.generate(batch.x, self.labels(batch))
-        real, fake = self.judge(*self.paired(batch, generated), samples_seen).chunk(2)
+        real, fake = self.discriminate(*self.paired(batch, generated), samples_seen).chunk(2)
         return {"loss": self.game.discriminator(real, fake), **describe(real, fake)}
 
     def generator_loss(self, batch: Batch, samples_seen: int) -> Terms:
         y = self.labels(batch)
-        fake = self.judge(self.generate(batch.x, y), y, samples_seen)
+        fake = self.discriminate(self.generate(batch.x, y), y, samples_seen)
         real = fake
         if self.game.paired:
             with torch.no_grad():  # the real half of a pair depends on no parameter of the generator
-                real = self.judge(batch.x, y, samples_seen)
+                real = self.discriminate(batch.x, y, samples_seen)
         return {"loss": self.game.generator(real, fake)}
 
     def penalty_loss(self, batch: Batch, samples_seen: int) -> Terms:
         """gamma / 2 times the penalty, times the interval at which it is due (Karras et al. 2020, lazy regularisation).
 
-        The slope is that with respect to the picture as it is, through the augmentation.
+        The gradient is that with respect to the picture as it is, through the augmentation.
         """
+        exact = self.config.penalty_form == "exact"
 
-        def slope(x: Tensor, y: Tensor | None) -> Tensor:
-            found = squared_slope if self.config.penalty_form == "exact" else squared_slope_by_difference
-            return found(lambda x, y: self.judge(x, y, samples_seen), x, y)
+        def squared(x: Tensor, y: Tensor | None) -> Tensor:
+            measure = squared_gradient_norm if exact else squared_gradient_norm_by_difference
+            return measure(self.discriminator, x, y, self.view(x, samples_seen))
 
         y = self.labels(batch)
         if self.penalty == "r1":
-            terms = {"r1": slope(batch.x, y).mean()}
+            terms = {"r1": squared(batch.x, y).mean()}
         else:
             with torch.no_grad():
                 generated = self.generate(batch.x, y)
             if self.penalty == "gp":
-                lengths = (slope(between(batch.x, generated), y) + 1e-12).sqrt()
+                lengths = (squared(interpolated(batch.x, generated), y) + 1e-12).sqrt()
                 terms = {"gp": (lengths - 1).square().mean()}
             else:
-                r1, r2 = slope(*self.paired(batch, generated)).chunk(2)
+                r1, r2 = squared(*self.paired(batch, generated)).chunk(2)
                 terms = {"r1": r1.mean(), "r2": r2.mean()}
         gamma = self.gamma(samples_seen)
         loss = 0.5 * gamma * self.config.penalty_every * torch.stack(list(terms.values())).sum()
@@ -192,18 +221,23 @@ class Gan(Model):
             auto = " (auto)" if config.gamma == "auto" else ""
             final = "" if config.gamma_final is None else f" falling to {config.gamma_final:.4g}"
             told.append(f"gamma {self.gamma(0):.4g}{auto}{final}")
+        else:
+            told.append("no penalty" + ("" if config.gamma == "auto" else ", so that model.gamma has no effect"))
         if self.augment:
             told.append(f"augmented by {', '.join(self.augment)}" + " (auto)" * (config.augment == "auto"))
         return [", ".join(told)]
 
     def alarms(self) -> Sequence[Alarm]:
+        stronger = "start again with model.penalty=" + ("gp" if self.config.loss == "wgan_gp" else "r1")
+        if self.penalty != "none":
+            stronger = f"start again with a larger model.gamma (twice: {2 * self.gamma(0):.3g})"
+        augmenting = self.spec.modality == "image" and not self.augment
         return (
             Alarm(
                 name="mean sign of real minus generated logits",
                 measure=lambda terms: terms["discriminator/pair_sign"],
                 above=0.99,
-                says="the discriminator has won, the generator learns little - type a larger model.gamma "
-                f"(twice {self.gamma(0):.3g}), or a smaller optim.lr",
+                says=f"the discriminator has won, the generator learns little - {stronger}, or a smaller optim.lr",
             ),
             Alarm(
                 name="gradient of the generator",
@@ -213,10 +247,10 @@ class Gan(Model):
                 says="the generator has stopped learning - start again with a smaller optim.lr",
             ),
             Alarm(
-                name="squared slope of the discriminator",
-                measure=lambda terms: terms["valid/squared_slope"],
+                name="squared gradient of the discriminator at held-out data",
+                measure=lambda terms: terms["valid/r1"],
                 above=100.0,
-                says="it is too steep to learn from - type model.penalty=auto, or a larger model.gamma",
+                says=f"it is too steep to learn from - {stronger}",
             ),
             Alarm(
                 name="mean sign on training data minus that on held-out data",
@@ -224,34 +258,34 @@ class Gan(Model):
                 # Held-out data is judged by averaged weights, which alone makes up to 0.55 on data that never repeats.
                 above=0.8,
                 says="the discriminator knows the training data by heart - add data"
-                + (", or type model.augment=[translation,cutout]" if self.spec.modality == "image" else ""),
+                + (", or start again with model.augment=[translation,cutout]" if augmenting else ""),
             ),
             Alarm(
                 name="diversity of the preview over that of the data",
                 measure=lambda terms: terms["preview/diversity"],
                 below=0.4,
-                says="the generator draws few kinds - type a larger model.gamma, or a smaller optim.lr",
+                says=f"the generator draws few kinds - {stronger}, or a smaller optim.lr",
             ),
         )
 
     def evaluate(self, batch: Batch) -> Terms:
         y = self.labels(batch)
         terms = describe(self.discriminator(batch.x, y), self.discriminator(self.generate(batch.x, y), y))
-        return {**terms, "squared_slope": squared_slope_by_difference(self.discriminator, batch.x, y).mean()}
+        return {**terms, "r1": squared_gradient_norm_by_difference(self.discriminator, batch.x, y).mean()}
 
     # -- drawing -------------------------------------------------------------------------------------------------------
 
     def draw(self, request: Request) -> Tensor:
         return self.generator(self.noise(request), request.cond["label"] if self.classes else None)
 
-    def draw_between(self, first: Request, second: Request, share: Tensor) -> Tensor:
+    def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
         """Along great circles, on which the length of noise stays what the generator knows (White 2016)."""
         a, b = self.noise(first), self.noise(second)
         cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)
         angle = torch.acos(cosine)
-        z = ((1 - share) * angle).sin()[:, None] * a + (share * angle).sin()[:, None] * b
+        z = ((1 - weight) * angle).sin()[:, None] * a + (weight * angle).sin()[:, None] * b
         one, other = (request.cond["label"] if self.classes else None for request in (first, second))
-        return self.generator.between(z / angle.sin()[:, None], one, other, share[:, None])
+        return self.generator.between(z / angle.sin()[:, None], one, other, weight[:, None])
 
     def noise(self, request: Request) -> Tensor:
         return request.noise(self.config.latent_dim) * request.truncation
@@ -260,11 +294,13 @@ class Gan(Model):
         """As many generated samples as x has, with the same labels."""
         return self.generator(torch.randn(len(x), self.config.latent_dim, device=x.device, dtype=x.dtype), y)
 
-    def judge(self, x: Tensor, y: Tensor | None, samples_seen: int) -> Tensor:
+    def discriminate(self, x: Tensor, y: Tensor | None, samples_seen: int) -> Tensor:
         """Logits (B,) of augmented samples."""
-        if self.augment:
-            x = augmented(x, self.augment, self.augment_p(samples_seen))
-        return self.discriminator(x, y)
+        return self.discriminator(self.view(x, samples_seen)(x), y)
+
+    def view(self, x: Tensor, samples_seen: int) -> View:
+        """The augmentation of such samples."""
+        return drawn(self.augment, self.augment_p(samples_seen), x) if self.augment else as_it_is
 
     def paired(self, batch: Batch, generated: Tensor) -> tuple[Tensor, Tensor | None]:
         """Real samples, then generated ones, and the labels of both: one pass of twice the size costs less than two."""
@@ -285,7 +321,10 @@ def _augmentation(spec: Spec) -> tuple[str, ...]:
 def _check(config: GanConfig, penalty: str, spec: Spec) -> None:
     """Settings that cannot go together. Raises ConfigError."""
     if penalty == "gp" and config.penalty_form == "finite_difference":
-        what = "penalty=gp needs the slope itself, a finite difference estimates its square"
+        what = "penalty=gp needs the gradient itself, a finite difference estimates its square"
         raise ConfigError(what, fix="type model.penalty_form=exact, or model.penalty=r1_r2")
+    if config.gamma_final is not None and not config.schedule_samples:
+        what = "model.gamma_final is what gamma falls to over model.schedule_samples, which is 0"
+        raise ConfigError(what, fix="type model.schedule_samples=NUMBER, or model.gamma_final=null")
     if config.augment not in ("auto", ()) and spec.modality != "image":
         raise ConfigError(f"model.augment changes pictures, the data is {spec.modality}", fix="type model.augment=[]")

@@ -95,5 +95,5 @@ def _refuse_foreign_files(table: Any, title: str) -> None:
             if row is None or row["bytes"] is not None or row["path"] is None or "://" in row["path"]:
                 continue
             if not any(os.path.realpath(row["path"]).startswith(folder + os.sep) for folder in kept):
-                what = f"a row names a file that is not of the set: '{row['path'][:80]}'"
+                what = f"a row names a file that is not of the set: '{os.path.basename(row['path'])}'"
                 raise SecurityError(what, path=title, fix="do not use this set")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Literal
 
@@ -32,7 +33,9 @@ def encode(spec: Spec, config: NetConfig, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("patch", [1, 2, 4])
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16), (1, 28, 28), (3, 32, 32), (3, 64, 64), (2, 29, 18)])
+@pytest.mark.parametrize(
+    "shape", [(1, 8, 8), (3, 16, 16), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 128, 128), (2, 29, 18)]
+)
 def test_encoder_and_decoder_follow_the_shape_of_the_data(shape: tuple[int, int, int], patch: Literal[1, 2, 4]) -> None:
     spec, config = picture(*shape), replace(SMALL, patch=patch)
     x = family(config).decoder(spec=spec, inputs=5, config=config)(torch.randn(2, 5))
@@ -53,6 +56,15 @@ def test_pictures_are_bounded_and_latents_are_not() -> None:
     for spec, bounded in ((picture(1, 8, 8), True), (replace(picture(1, 8, 8), modality="latent"), False)):
         x = family(SMALL).decoder(spec=spec, inputs=5, config=SMALL)(vector)
         assert bool((x.abs() <= 1).all()) is bounded
+
+
+def test_a_nearly_white_picture_still_learns_in_bf16() -> None:
+    """In bf16 the tanh of 3.5 is 1, and its gradient nothing: a generator that went there never came back."""
+    decoder = family(SMALL).decoder(spec=picture(1, 8, 8), inputs=5, config=SMALL)
+    torch.nn.init.constant_(decoder.out.bias, 4.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        decoder(torch.randn(2, 5)).sum().backward()
+    assert decoder.out.bias.grad.item() == pytest.approx(2 * 64 * (1 - math.tanh(4.0) ** 2), rel=0.3)
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_the_bench_of_the_gan_runs_or_says_what_it_needs(tmp_path: Path) -> None
         assert (done.returncode, done.stderr) == (0, "")
         assert "pip install --no-deps torch-mimicry" in done.stdout
     else:
-        assert re.search(r"same networks: \d+ ms, [\d.]+ times as fast", done.stdout), done.stderr
+        assert re.search(r"same networks, (bf16|fp32): \d+ ms, [\d.]+ times as fast", done.stdout), done.stderr
 
 
 def test_the_judge_prefers_real_pictures_to_noise(tmp_path: Path) -> None:

@@ -125,9 +125,10 @@ def main() -> None:
     own = registry.components("net")["conv"]
     same = Component(f"{__name__}:SNGAN", own.help, own.schema)
     sys.modules[__name__].SNGAN = families(nets, given.width)  # type: ignore[attr-defined]
+    # The peer's networks bring their own spectral normalisation; with the hinge loss ours have it by default.
     overrides = [
         "data=emoji", "data.size=32", "net=conv", f"net.width={given.width}", "model.loss=hinge",
-        "model.spectral_norm=false", "model.conditional=false", "model.augment=[]", f"model.latent_dim={LATENT}",
+        "model.conditional=false", "model.augment=[]", f"model.latent_dim={LATENT}",
         "optim.lr=2e-4", f"trainer.batch_size={given.batch}",
     ]  # fmt: skip
     data = open_data(compose_train("gan", overrides).data, predicts="data")
@@ -143,7 +144,8 @@ def main() -> None:
             theirs.append(peer_seconds(nets, images, given.steps, given.width, given.batch))
             for (name, net, runtime), found in zip(rows, times, strict=True):
                 registry.components("net")["conv"] = net
-                trainer = own_trainer(Path(folder) / f"{number} {name}", data, overrides, runtime)
+                settings = [*overrides, f"model.spectral_norm={'false' if net is same else 'auto'}"]
+                trainer = own_trainer(Path(folder) / f"{number} {name}", data, settings, runtime)
                 found.append(own_seconds(trainer, given.steps))
     print(
         f"SNGAN-32, width {given.width}, batch {given.batch}, a discriminator and a generator step: torch-mimicry "

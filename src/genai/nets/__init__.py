@@ -10,7 +10,7 @@ from genai.schema import Count, Natural, NetConfig, Positive
 
 COMPONENTS: dict[str, Component] = {
     "conv": Component(
-        "genai.nets.conv:Conv", "residual convolutions for images of 8 to 64 pixels", "genai.nets:ConvConfig"
+        "genai.nets.conv:Conv", "residual convolutions for images of 8 to 128 pixels", "genai.nets:ConvConfig"
     ),
     "mlp": Component("genai.nets.mlp:Mlp", "fully connected layers for points and table rows", "genai.nets:MlpConfig"),
 }

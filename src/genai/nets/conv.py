@@ -1,4 +1,4 @@
-"""Residual convolutional encoder and decoder for pictures of 8 to 64 pixels, any channels and aspect. No normalisation.
+"""Convolutional encoder and decoder for pictures of 8 to 128 pixels, any channels and aspect: residual, not normalised.
 
 No layer mixes samples, so a gradient of the summed output is the gradient of each sample, and a sample does not depend
 on the batch it is drawn in. Every operation of the encoder has an exact second derivative.
@@ -157,7 +157,8 @@ class Decoder(nn.Module):
         if self.patch > 1:
             h = F.pixel_shuffle(h, self.patch)
         x = self.out(F.leaky_relu(h, _SLOPE))[..., : self.shape[1], : self.shape[2]]
-        return torch.tanh(x) if self.bounded else x
+        # In bf16 the tanh of 3.5 is 1, where its gradient ends.
+        return torch.tanh(x.to(self.out.weight.dtype)) if self.bounded else x
 
 
 Conv = Family(encoder=Encoder, decoder=Decoder)

@@ -21,6 +21,7 @@ from genai.errors import ConfigError, OutputError
 from genai.run import RunFolder, has_begun, home
 from genai.run_index import find, runs_root
 from genai.schema import Config, plain
+from genai.signals import held_back
 
 _FORMATS = ("files", "npz")
 _COUNTS = {"generate": 16, "interpolate": 8}  # samples drawn, or samples that a path leads through
@@ -47,8 +48,9 @@ def train_config(config: Config, *, resume: bool = False, console: Console | Non
     if resume and has_begun(Path(str(config.run.dir))):
         run = RunFolder.reopen(Path(str(config.run.dir)))
         return training.go_on(run, lambda stored: _asked_again(config, stored), console)
-    run = RunFolder.create(config.run, model=config.model.name)
-    return training.train(run, training.Plan(config), console)
+    with held_back():  # until the training answers: a run that never began leaves no folder behind
+        run = RunFolder.create(config.run, model=config.model.name)
+        return training.train(run, training.Plan(config), console)
 
 
 def resume(reference: Reference, *overrides: str, console: Console | None = None) -> RunFolder:

@@ -45,7 +45,7 @@ def interrupting() -> Iterator[list[int]]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Processes started inside keep both signals waiting until they answer them."""
+    """Inside, both signals wait until somebody answers them, also those of processes that are started there."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
     try:
         yield

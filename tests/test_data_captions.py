@@ -60,6 +60,15 @@ def test_captions_count_wherever_a_jsonl_begins_to_have_them(tmp_path: Path, cla
     assert data.spec.label_classes == classes
 
 
+@pytest.mark.parametrize("line", ["{oops", "[1]", '"text"'])
+def test_a_line_of_a_jsonl_that_is_no_object_is_named(tmp_path: Path, line: str) -> None:
+    for i in range(4):
+        grey(tmp_path / f"{i}.png", i)
+    (tmp_path / "metadata.jsonl").write_text(f'{{"file_name": "0.png", "text": "a"}}\n{line}\n')
+    with pytest.raises(DataError, match="row 2 is no JSON object"):
+        opened(tmp_path)
+
+
 def test_a_row_of_a_jsonl_without_the_label_that_others_have_is_refused(tmp_path: Path) -> None:
     for i in range(4):
         grey(tmp_path / f"{i}.png", i)

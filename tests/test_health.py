@@ -123,7 +123,7 @@ def five_pictures(folder: Path) -> Path:
 def test_a_set_smaller_than_a_batch_is_trained_on_whole_with_a_warning(tmp_path: Path) -> None:
     path = five_pictures(tmp_path / "five")
     told = warnings_of(tmp_path / "run", f"data.path={path}", "net.width=8", "trainer.max_steps=3")
-    assert "trainer.batch_size is 32, there are 4 samples" in told
+    assert "trainer.batch_size is 32, there are no more than 4 samples" in told
     assert "add data" in told
     assert metrics(tmp_path / "run")[-1]["samples"] == 12
     assert warnings_of(tmp_path / "good", "data=digits", "net.width=8", "trainer.max_steps=3") == ""

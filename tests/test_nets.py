@@ -58,6 +58,12 @@ def test_pictures_are_bounded_and_latents_are_not() -> None:
         assert bool((x.abs() <= 1).all()) is bounded
 
 
+def test_a_width_that_could_not_count_is_refused() -> None:
+    config = ConvConfig(name="conv", width=96, max_width=64)
+    with pytest.raises(ConfigError, match=r"net\.width=96 is above net\.max_width=64"):
+        family(config).encoder(spec=picture(1, 8, 8), config=config)
+
+
 def test_a_nearly_white_picture_still_learns_in_bf16() -> None:
     """In bf16 the tanh of 3.5 is 1, and its gradient nothing: a generator that went there never came back."""
     decoder = family(SMALL).decoder(spec=picture(1, 8, 8), inputs=5, config=SMALL)

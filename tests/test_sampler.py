@@ -170,6 +170,37 @@ def test_any_change_in_a_run_is_found_when_it_is_opened(name: str, run: Path, tm
             genai.sample(broken, count=1, out=tmp_path / "out", console=QUIET)
 
 
+@pytest.mark.parametrize("name", ["00000.png", "grid.png", "samples.json"])
+def test_a_file_that_no_earlier_call_wrote_is_not_overwritten(run: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(OutputError, match="overwritten") as caught:
+        genai.sample(run, count=2, out=tmp_path, console=QUIET)
+    assert caught.value.path == tmp_path / name
+    assert (tmp_path / name).read_bytes() == b"mine"
+    (tmp_path / name).rename(tmp_path / "mine.png")
+    for count in (4, 2):  # what it wrote itself may go
+        genai.sample(run, count=count, out=tmp_path, console=QUIET)
+    assert sorted(path.name for path in tmp_path.glob("0*.png")) == ["00000.png", "00001.png"]
+    assert (tmp_path / "mine.png").read_bytes() == b"mine"
+
+
+def test_samples_are_not_written_among_the_files_of_a_checkpoint(run: Path) -> None:
+    (checkpoint,) = (run / "checkpoints").glob("step_*")
+    with pytest.raises(OutputError, match="holds nothing else"):
+        genai.sample(run, count=2, out=checkpoint, console=QUIET)
+    genai.sample(run, count=2, out=run / "samples" / "after", console=QUIET)
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._model.safetensors", "Thumbs.db"])
+def test_what_a_file_manager_leaves_in_a_checkpoint_does_no_harm(run: Path, tmp_path: Path, name: str) -> None:
+    (checkpoint,) = (run / "checkpoints").glob("step_*")
+    (checkpoint / name).write_bytes(b"litter")
+    try:
+        genai.sample(run, count=2, out=tmp_path, console=QUIET)
+    finally:
+        (checkpoint / name).unlink()
+
+
 def test_impossible_output_is_an_error_before_anything_is_drawn(run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genai import training
+from genai.checkpoint import MANIFEST
 from genai.config import Change, change_config, compose_train, compose_verb, differences
 from genai.console import Console
 from genai.documents import write_atomically
@@ -101,6 +102,7 @@ def sample(
         from genai.device import memory_errors
         from genai.factory import open_trained
 
+        writers.refuse_foreign(folder)
         console = console or Console()
         began = time.monotonic()
         trained = open_trained(
@@ -220,6 +222,8 @@ def _output_folder(asked: Path | None, path: Path) -> Iterator[Path]:
     run = home(path)
     if asked is None and run is None:
         raise OutputError("this checkpoint lies in no run folder", path=path, fix="type --out DIR")
+    if asked is not None and (asked / MANIFEST).exists():
+        raise OutputError("a checkpoint holds nothing else", path=asked, fix="type --out DIR for another folder")
     folder = asked if asked is not None else Path(run or path) / "samples" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     attempt = folder
     try:

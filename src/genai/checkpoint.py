@@ -191,7 +191,7 @@ def named(path: Path, *, run_id: str | None = None) -> Checkpoint:
     if run_id not in (None, manifest.run_id):
         fix = "move it out of this run; a new run can start from it by model.init_from=PATH"
         raise CheckpointError("this checkpoint is another run's", path=path, fix=fix)
-    unexpected = present.keys() - manifest.files.keys() - {MANIFEST}
+    unexpected = {name for name in present.keys() - manifest.files.keys() - {MANIFEST} if not _is_litter(name)}
     for name in sorted(unexpected):
         tensorfile.refuse_pickle(path / name)
         raise CheckpointError("a file that the checkpoint does not name", path=path / name, fix="move it elsewhere")
@@ -274,6 +274,11 @@ def _steps(folder: Path) -> list[tuple[int, Path]]:
         raise CheckpointError(f"cannot be read: {error.strerror}", path=folder) from error
     numbers = {name: int(m[1]) if (m := _STEP_NAME.fullmatch(name)) else -1 for name in names}
     return sorted((number, folder / name) for name, number in numbers.items())
+
+
+def _is_litter(name: str) -> bool:
+    """What file managers leave in folders that they show."""
+    return name.startswith("._") or name in (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def _read_manifest(content: bytes, path: Path) -> Manifest:

@@ -74,7 +74,7 @@ class Diversity:
 def _spread(x: Tensor, labels: Tensor | None) -> float:
     """Root mean square distance of pairs of one class: twice the variance around the class's mean, summed."""
     values = x.flatten(1).double()
-    variances = [values.var(0).sum()] if labels is None else []
+    variances = [values.var(0).sum()] if labels is None and len(values) > 1 else []
     for label in [] if labels is None else labels.unique():
         members = values[labels == label]
         if len(members) > 1:

@@ -241,11 +241,13 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Trainer, console: 
 
 def _few(num_samples: int, batch_size: int | Literal["all"]) -> list[str]:
     """What is to be said of a set that is smaller than trainings need."""
-    told = []
+    told, samples = [], f"{num_samples} sample" + "s" * (num_samples != 1)
     if batch_size != "all" and batch_size > num_samples:
-        told.append(f"trainer.batch_size is {batch_size}, there are {num_samples} samples: each step takes all of them")
+        told.append(
+            f"trainer.batch_size is {batch_size}, there are no more than {samples}: each step takes all of them"
+        )
     if num_samples < _FEW_SAMPLES:
-        told.append(f"{num_samples} samples are learned by heart, nothing new can come of them - add data")
+        told.append(f"{samples} are learned by heart, nothing new can come of them - add data")
     return told
 
 

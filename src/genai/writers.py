@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -46,19 +47,32 @@ def output(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def clear(folder: Path) -> None:
-    """Removes what an earlier call wrote into the same folder, as its samples.json lists it, and nothing else."""
-    record = folder / RECORD
-    try:
-        written = json.loads(record.read_text(encoding="utf-8"))
-        names = [name for name in written["files"] if isinstance(name, str) and _OURS.fullmatch(name)]
-        if not isinstance(written["checkpoint_sha256"], str):
-            return
-    except (OSError, ValueError, KeyError, TypeError):
-        return
+def refuse_foreign(folder: Path) -> None:
+    """Raises OutputError where samples would overwrite a file that no earlier call wrote into the same folder."""
+    known = _recorded(folder)
     with output(folder):
-        for name in (RECORD, *names):
+        found = sorted(os.listdir(folder))
+    for name in found:
+        if (_OURS.fullmatch(name) or name == RECORD) and name not in known:
+            what = "this file is not of an earlier sample, and would be overwritten"
+            raise OutputError(what, path=folder / name, fix="type --out DIR for another folder, or move it")
+
+
+def clear(folder: Path) -> None:
+    """Removes what an earlier call wrote into the same folder, and nothing else."""
+    with output(folder):
+        for name in _recorded(folder):
             (folder / name).unlink(missing_ok=True)
+
+
+def _recorded(folder: Path) -> list[str]:
+    """The samples.json of an earlier call and the files that it lists; none where there was no such call."""
+    try:
+        written = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        names = [name for name in written["files"] if isinstance(name, str) and _OURS.fullmatch(name)]
+        return [RECORD, *names] if isinstance(written["checkpoint_sha256"], str) else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -64,7 +64,7 @@ def prepare_data(what: What, json: Json = False, quiet: Quiet = False, debug: De
     if json:
         emit_json({"name": config.name, "folder": None if folder is None else str(folder)})
     else:
-        emit(f"nothing needs preparing: {what} is ready to use" if folder is None else str(folder))
+        emit(f"nothing needs preparing: {what} is read where it is" if folder is None else str(folder))
 
 
 @app.command()

@@ -81,6 +81,16 @@ def _text(row: dict[str, Any], key: str | None, path: Path, number: int) -> str 
     raise DataError(f"'{key}' of row {number} is {kind}, expected a text", path=path, fix="give each picture one text")
 
 
+def _object(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise DataError(f"row {number} is no JSON object", path=path, fix='write {"file_name": ...} on each line')
+    return row
+
+
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows by number as an editor counts them."""
     try:
@@ -92,10 +102,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 return
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise ValueError(f"row {number} is no object")
-                    yield number, row
+                    yield number, _object(line, path, number)
     except (OSError, ValueError, csv.Error, RecursionError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"the file cannot be read: {reason}", path=path, fix="save it as UTF-8 text") from error

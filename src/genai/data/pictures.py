@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -293,8 +294,12 @@ def _judge(bad: Sequence[DataError], num_files: int, config: DataConfig, notes: 
     if config.on_bad == "error" and len(bad) == 1:
         raise bad[0]
     if config.on_bad == "error" or len(bad) > limit or len(bad) == num_files:
-        fix = "see all with `genai data check PATH`"
-        fix += "; remove them, or type data.on_bad=skip" if config.on_bad == "error" else ""
-        raise DataError(f"{len(bad)} of {num_files} files are bad, the first: {bad[0].what}", path=bad[0].path, fix=fix)
+        fix = f"see all with: genai data check {shlex.quote(str(config.path or config.name))}; remove them"
+        what = f"{len(bad)} of {num_files} files are bad"
+        if config.on_bad == "skip":
+            what += f", of which {limit} at most are skipped"
+        else:
+            fix += ", or type data.on_bad=skip"
+        raise DataError(f"{what}; the first: {bad[0].what}", path=bad[0].path, fix=fix)
     shown = ", ".join(str(error.path) for error in bad[:3]) + (", ..." if len(bad) > 3 else "")
     notes.append(f"{len(bad)} bad pictures are skipped: {shown}")

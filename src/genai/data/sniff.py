@@ -283,7 +283,8 @@ def read_header(stream: IO[bytes], path: Path, file_size: int, key: str = "") ->
         raise ValueError("a damaged header") from error
     if not isinstance(dtype, str) or not _PLAIN_DTYPE.fullmatch(dtype):
         kind = "objects" if dtype == "|O" else str(dtype)[:40] if isinstance(dtype, str) else "mixed fields"
-        raise DataError(f"{what} holds {kind}, which are never unpickled", path=path, fix="save plain numbers")
+        fix = "save plain numbers, or texts by np.array(texts, dtype=str)"
+        raise DataError(f"{what} holds {kind}, which are never unpickled", path=path, fix=fix)
     if not isinstance(shape, tuple) or not all(isinstance(n, int) and 0 <= n < _LONGEST_AXIS for n in shape):
         raise ValueError("a damaged shape")
     start = 8 + struct.calcsize(length_format) + length

@@ -44,6 +44,9 @@ def _halves(pixels: int, by: int) -> int:
 
 
 def _widths(config: ConvConfig, stages: int) -> list[int]:
+    if config.width > config.max_width:
+        what = f"net.width={config.width} is above net.max_width={config.max_width}"
+        raise ConfigError(what, fix=f"type net.max_width={config.width} or more")
     return [min(config.width * 2**i, config.max_width) for i in range(stages)]
 
 

@@ -385,6 +385,26 @@ def test_other_files_are_left_out_and_told_and_hidden_ones_are_not_seen(tmp_path
     assert data.notes == ("1 files that are no pictures are left out: readme.txt",)
 
 
+def test_a_link_that_leads_to_itself_is_refused_by_name(tmp_path: Path) -> None:
+    save_twice(tmp_path / "cat" / "a.png", noise(8, 8, 3))
+    (tmp_path / "x").symlink_to(tmp_path / "x")
+    error = refusal(tmp_path)
+    assert error.exit_code == 3
+    assert str(error.path) == str(tmp_path / "x")
+
+
+def test_a_run_among_the_pictures_is_no_data(tmp_path: Path) -> None:
+    save_twice(tmp_path / "cat" / "a.png", noise(8, 8, 3))
+    before = opened(tmp_path)
+    run = tmp_path / "runs" / "gan" / "one"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    save_twice(run / "previews" / "a.png", noise(8, 8, 3))
+    after = opened(tmp_path)
+    assert after.fingerprint == before.fingerprint
+    assert after.spec == before.spec
+
+
 def test_circles_of_links_end(tmp_path: Path) -> None:
     save(tmp_path / "a" / "1.png", noise(8, 8))
     save(tmp_path / "b" / "1.png", noise(8, 8))

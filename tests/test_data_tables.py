@@ -303,6 +303,11 @@ def test_a_name_is_one_of_the_hub_only_where_no_such_path_is(workplace: Path, mo
         assert sniff.hub_name(name) is None
     with pytest.raises(DataError, match="no name of a hub set"):
         sniff.hub_name("hub:a b")
+    pytest.importorskip("datasets", reason="the extra [hub] is not installed")
+    monkeypatch.chdir(workplace)
+    assert sniff.hub_name("photos/cats") == "photos/cats"
+    (workplace / "photos").mkdir()
+    assert sniff.hub_name("photos/cats") is None  # a slip of the pen, in a folder that is here
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert sniff.hub_name("a/b") is None
     assert "genai-trainer[hub]" in refusal("a/b").fix

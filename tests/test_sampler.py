@@ -170,6 +170,13 @@ def test_any_change_in_a_run_is_found_when_it_is_opened(name: str, run: Path, tm
             genai.sample(broken, count=1, out=tmp_path / "out", console=QUIET)
 
 
+def test_a_class_name_with_a_line_break_is_drawn() -> None:
+    pictures = np.zeros((2, 8, 8, 1), dtype=np.uint8)
+    broken = writers.grid(pictures, [0, 1], ["cat\nblack", "\x1b[31mdog"])
+    plain = writers.grid(pictures, [0, 1], ["cat black", "[31mdog"])
+    assert broken.tobytes() == plain.tobytes()
+
+
 @pytest.mark.parametrize("name", ["00000.png", "grid.png", "samples.json"])
 def test_a_file_that_no_earlier_call_wrote_is_not_overwritten(run: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"mine")

@@ -168,6 +168,8 @@ def grid(
     """Pictures (N, H, W, C) uint8 side by side, enlarged by whole factors; rows by class, with the classes' names."""
     pictures = pictures[:_GRID_LIMIT]
     count, height, width = pictures.shape[:3]
+    # A line break ends the drawing of a text.
+    names = [" ".join(re.sub(r"[\x00-\x1f\x7f]", " ", name).split()) for name in names]
     font = _font_for(names, 13)
     if font is None:  # numbers, rather than boxes
         names, font = [str(i) for i in range(len(names))], ImageFont.load_default(13)

@@ -12,7 +12,7 @@ import shlex
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -81,7 +81,8 @@ def hub_name(path: str | Path) -> str | None:
         if not _HUB_NAME.fullmatch(name) and not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
             raise DataError(f"'{text}' is no name of a hub set", fix="type data.path=hub:OWNER/NAME")
         return name
-    if not _HUB_NAME.fullmatch(text) or os.path.lexists(text):
+    # In a folder that is here it is a mistyped path, which is nobody else's business.
+    if not _HUB_NAME.fullmatch(text) or os.path.lexists(text) or os.path.lexists(text.split("/")[0]):
         return None
     found = importlib.util.find_spec("datasets")
     return text if found is not None and found.origin is not None else None  # no folder that happens to be called so
@@ -172,8 +173,15 @@ def is_hidden(name: str) -> bool:
     return name.startswith((".", "@")) or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
+def _is_run(entries: Sequence[os.DirEntry[str]]) -> bool:
+    """Whether a folder is a run of ours, whose previews and samples are no data."""
+    names = {entry.name for entry in entries}
+    return {"run.json", "checkpoints"} <= names
+
+
 def walk(folder: Path) -> Iterator[str]:
-    """Every file below a folder, sorted by name within each, relative to it; links are followed, circles are not."""
+    """Every file below a folder, sorted by name within each, relative to it; links are followed, circles and runs of
+    ours are not. Raises DataError for what cannot be followed or read."""
     seen: set[str] = set()
 
     def visit(inner: str) -> Iterator[str]:
@@ -188,11 +196,19 @@ def walk(folder: Path) -> Iterator[str]:
             what = f"the folder cannot be read: {_reason(error)}"
             raise DataError(what, path=folder / inner, fix="make it readable, or remove it") from error
         below = []
+        if inner and _is_run(entries):
+            return
         for entry in entries:
-            if entry.is_dir():
-                below.append(os.path.join(inner, entry.name))
+            name = os.path.join(inner, entry.name)
+            try:
+                is_folder = entry.is_dir()
+            except OSError as error:  # a link in a circle, or into a folder that may not be read
+                what = f"the link cannot be followed: {_reason(error)}"
+                raise DataError(what, path=folder / name, fix="remove it") from error
+            if is_folder:
+                below.append(name)
             else:
-                yield os.path.join(inner, entry.name)
+                yield name
         for name in below:
             yield from visit(name)
 

@@ -117,12 +117,14 @@ def test_a_batch_that_is_not_divisible_is_cut_as_evenly_as_can_be() -> None:
     assert [len(part) for part in loader(data, 64, num_micro=3, own_micro=3).take(0)] == [21, 21, 22]
 
 
-def test_batch_equal_to_the_set_is_the_set_and_one_too_small_to_cut_is_refused() -> None:
+def test_batch_equal_to_the_set_is_the_set_and_a_larger_one_is_refused() -> None:
     data = open_data(DataConfig(name="digits"), predicts="data")
     n = len(data.train)
     (batch,) = loader(data, n).take(0)
     assert batch.index is not None
     assert sorted(batch.index.tolist()) == list(range(n))
+    with pytest.raises(ConfigError, match=f"{n + 1}.*{n} samples"):
+        loader(data, n + 1)
     with pytest.raises(ConfigError, match="cut into 3"):
         loader(data, 2, num_micro=3)
 

@@ -39,6 +39,15 @@ def shard(path: Path, numbers: range, **others: Any) -> Path:
     return write_tar(path, members | others)
 
 
+def shard_with(path: Path, name: str, kind: bytes, target: str) -> Path:
+    """Three samples, and a member of another kind that may name a target."""
+    with tarfile.open(shard(path, range(3)), "a") as tar:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, target
+        tar.addfile(info)
+    return path
+
+
 def refusal(path: Path, kind: type[GenaiError] = DataError, **settings: Any) -> GenaiError:
     with pytest.raises(kind) as caught:
         opened(path, **settings)
@@ -152,12 +161,8 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("name", ["/etc/a.png", "../a.png", "a/../../b.png", "C:/a.png", "..\\a.png"])
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
 def test_a_path_that_leads_outside_is_a_matter_of_security(tmp_path: Path, name: str, kind: str) -> None:
-    path = shard(tmp_path / "a.tar", range(3))
-    with tarfile.open(path, "a") as tar:
-        info = tarfile.TarInfo(name)
-        info.type = {"file": tarfile.REGTYPE, "folder": tarfile.DIRTYPE, "link": tarfile.SYMTYPE}[kind]
-        info.linkname = "0000.png"
-        tar.addfile(info)
+    member = {"file": tarfile.REGTYPE, "folder": tarfile.DIRTYPE, "link": tarfile.SYMTYPE}[kind]
+    path = shard_with(tmp_path / "a.tar", name, member, "0000.png")
     error = refusal(path, SecurityError)
     assert error.exit_code == 9
     assert error.path == path
@@ -167,21 +172,12 @@ def test_a_path_that_leads_outside_is_a_matter_of_security(tmp_path: Path, name:
 
 
 def test_a_link_inside_is_not_followed(tmp_path: Path) -> None:
-    path = shard(tmp_path / "a.tar", range(3))
-    with tarfile.open(path, "a") as tar:
-        info = tarfile.TarInfo("0009.png")
-        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        tar.addfile(info)
+    path = shard_with(tmp_path / "a.tar", "0009.png", tarfile.SYMTYPE, "/etc/passwd")
     assert values(opened(path).train) == [0, 1, 2]
 
 
 def test_a_hard_link_is_refused_with_what_to_type(tmp_path: Path) -> None:
-    path = shard(tmp_path / "a.tar", range(3))
-    with tarfile.open(path, "a") as tar:
-        info = tarfile.TarInfo("again.png")
-        info.type, info.linkname = tarfile.LNKTYPE, "0000.png"
-        tar.addfile(info)
-    error = refusal(path)
+    error = refusal(shard_with(tmp_path / "a.tar", "again.png", tarfile.LNKTYPE, "0000.png"))
     assert "again.png" in error.what
     assert "--hard-dereference" in error.fix
 

@@ -153,6 +153,7 @@ def test_five_pictures_alone_are_told_with_their_remedy(tmp_path: Path) -> None:
     path = five_pictures(tmp_path / "five")
     told = warnings_of(tmp_path / "run", f"data.path={path}", "trainer.max_steps=1000")
     assert "knows the training data by heart - add data" in told
+    assert "model.augment" not in told  # it is on already
 
 
 @pytest.mark.slow

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -50,16 +50,15 @@ class Diversity:
 
     def __init__(self, real: Split, labels: Sequence[int] | None) -> None:
         """`real` as it is trained on, `labels` of the samples that will be compared."""
-        self._split, self._real = real, math.nan
+        self._split = real
         self._labels = None if labels is None else torch.tensor(labels)
 
     def of(self, batches: Sequence[Tensor]) -> float | None:
         """Of samples in model units, batch after batch; None where the data does not vary."""
-        if math.isnan(self._real):
-            self._real = self._spread_of_real()
         return _spread(torch.cat([x.cpu() for x in batches]), self._labels) / self._real if self._real else None
 
-    def _spread_of_real(self) -> float:
+    @cached_property
+    def _real(self) -> float:
         split = self._split
         # Drawn from all of it: folders lie class after class.
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))

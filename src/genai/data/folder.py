@@ -11,6 +11,8 @@ from genai.data.parts import TEST_NAMES, chosen_parts, left_out_note, other_file
 from genai.data.pictures import Listed, Listing, WholeFiles, listing_of, refuse_odd_numbers
 from genai.errors import DataError
 
+_NO_PICTURES = "files that are no pictures"
+
 
 def list_folder(path: Path) -> Listed:
     """Raises DataError for a folder without pictures, and for metadata that do not fit them."""
@@ -22,11 +24,11 @@ def list_folder(path: Path) -> Listed:
     train, test, notes = _parts(path)
     if train is None:
         found = _list(path, "", pictures, others, rows)
-        return Listed(found, None, notes + other_files_note(others))
+        return Listed(found, None, notes + other_files_note(others, _NO_PICTURES))
     others += [name for name in pictures if os.sep not in name]
     found = _list(path, train, pictures, others, rows)
     held_out = None if test is None else _list(path, test, pictures, others, rows, like=found)
-    return Listed(found, held_out, notes + other_files_note(others))
+    return Listed(found, held_out, notes + other_files_note(others, _NO_PICTURES))
 
 
 def _parts(path: Path) -> tuple[str | None, str | None, list[str]]:

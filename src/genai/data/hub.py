@@ -76,8 +76,8 @@ def _table(name: str, part: str, split: Any) -> Table:
             # Pictures that the library keeps as files of its own come in here, by its own rules.
             yield from embed_table_storage(table).combine_chunks().to_batches()
 
-    title = f"hub:{name}/{part}"
     stamp = str(getattr(split, "_fingerprint", os.getpid()))  # without one it is unpacked anew
+    title = f"hub:{name}/{part}"
     return Table(title, title, stamp, split.features.arrow_schema, split.data.nbytes, batches)
 
 

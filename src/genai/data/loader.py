@@ -31,7 +31,7 @@ class Loader:
     """Cuts the sequence of samples into this process's micro-batches.
 
     A global batch is `num_micro` micro-batches whose sizes differ by one sample at most; this process takes `own_micro`
-    of them, from number `first_micro` on. Raises ConfigError for a batch of too few samples.
+    of them, from number `first_micro` on. Raises ConfigError for a set smaller than a batch, or a batch too small.
     """
 
     def __init__(
@@ -47,6 +47,11 @@ class Loader:
         dtype: torch.dtype,
         workers: int = 0,
     ) -> None:
+        if batch_size > len(split):
+            raise ConfigError(
+                f"trainer.batch_size is {batch_size}, the training set has {len(split)} samples",
+                fix="type trainer.batch_size=all, or a smaller number",
+            )
         if batch_size < num_micro:  # of the whole set; a number is refused with the settings
             raise ConfigError(
                 f"{batch_size} samples cannot be cut into {num_micro} micro-batches (devices x accumulate)",

@@ -103,6 +103,6 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, _object(line, path, number)
-    except (OSError, ValueError, csv.Error, RecursionError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"the file cannot be read: {reason}", path=path, fix="save it as UTF-8 text") from error

@@ -27,9 +27,9 @@ def left_out_note(test: str, left_out: Sequence[str]) -> list[str]:
     return [f"held-out data is '{test}'; not used: {', '.join(left_out)}"] if left_out else []
 
 
-def other_files_note(names: Sequence[str]) -> list[str]:
+def other_files_note(names: Sequence[str], kind: str) -> list[str]:
     shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-    return [f"{len(names)} files that are no pictures are left out: {shown}"] if names else []
+    return [f"{len(names)} {kind} are left out: {shown}"] if names else []
 
 
 def files_of_parts(
@@ -42,7 +42,8 @@ def files_of_parts(
     files: dict[str, list[Path]] = {}
     for name in filter(wanted, names):
         files.setdefault(_part_of(name), []).append(path / name)
-    notes += other_files_note([name for name in names if not wanted(name) and not name.lower().endswith(".md")])
+    others = [name for name in names if not wanted(name) and not name.lower().endswith(".md")]
+    notes += other_files_note(others, "other files")
     train, test, left_out = chosen_parts(files)
     if train is None:  # only a test part: a set like any other
         return [file for part in sorted(files) for file in files[part]], []

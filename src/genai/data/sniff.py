@@ -81,8 +81,8 @@ def hub_name(path: str | Path) -> str | None:
         if not _HUB_NAME.fullmatch(name) and not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
             raise DataError(f"'{text}' is no name of a hub set", fix="type data.path=hub:OWNER/NAME")
         return name
-    # In a folder that is here it is a mistyped path, which is nobody else's business.
-    if not _HUB_NAME.fullmatch(text) or os.path.lexists(text) or os.path.lexists(text.split("/")[0]):
+    # What is in a folder that is here is a path, if mistyped, and nobody else's business.
+    if not _HUB_NAME.fullmatch(text) or os.path.lexists(text.split("/")[0]):
         return None
     found = importlib.util.find_spec("datasets")
     return text if found is not None and found.origin is not None else None  # no folder that happens to be called so
@@ -195,9 +195,9 @@ def walk(folder: Path) -> Iterator[str]:
         except OSError as error:
             what = f"the folder cannot be read: {_reason(error)}"
             raise DataError(what, path=folder / inner, fix="make it readable, or remove it") from error
-        below = []
         if inner and _is_run(entries):
             return
+        below = []
         for entry in entries:
             name = os.path.join(inner, entry.name)
             try:

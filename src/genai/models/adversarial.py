@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genai.models.augment import Augmentation
+
 Discriminator = Callable[[Tensor, Tensor | None], Tensor]  # (x (B, ...), labels (B,) or None) -> logits (B,)
-View = Callable[[Tensor], Tensor]  # what a discriminator sees of x: its augmentation
 Penalty = Literal["none", "r1", "r1_r2", "gp"]
 
 FINITE_STEP = 0.01  # length of the step per value of x, in model units, of a finite difference
@@ -72,7 +73,9 @@ def as_it_is(x: Tensor) -> Tensor:
     return x
 
 
-def squared_gradient_norm(discriminator: Discriminator, x: Tensor, y: Tensor | None, view: View = as_it_is) -> Tensor:
+def squared_gradient_norm(
+    discriminator: Discriminator, x: Tensor, y: Tensor | None, view: Augmentation = as_it_is
+) -> Tensor:
     """(B,) |dD(view(x))/dx|^2 summed over the values of x, differentiable again (Mescheder et al. 2018)."""
     x = x.detach().requires_grad_(True)
     # Of the sum: no discriminator here mixes samples, so it is the gradient of each.
@@ -81,7 +84,7 @@ def squared_gradient_norm(discriminator: Discriminator, x: Tensor, y: Tensor | N
 
 
 def squared_gradient_norm_by_difference(
-    discriminator: Discriminator, x: Tensor, y: Tensor | None, view: View = as_it_is
+    discriminator: Discriminator, x: Tensor, y: Tensor | None, view: Augmentation = as_it_is
 ) -> Tensor:
     """(B,) an estimate of the same without second derivatives: ((D(x + s e) - D(x)) / s)^2, e standard normal.
 

@@ -12,19 +12,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized
 
 from genai.contract import Alarm, Batch, Model, Request, Spec, Terms, Update
 from genai.errors import ConfigError
 from genai.models import GanConfig
 from genai.models.adversarial import (
     GAMES,
-    View,
-    as_it_is,
     interpolated,
     squared_gradient_norm,
     squared_gradient_norm_by_difference,
 )
-from genai.models.augment import drawn
+from genai.models.augment import Augmentation, drawn
 from genai.nets.family import family
 from genai.schema import NetConfig
 
@@ -75,7 +74,6 @@ class Discriminator(nn.Module):
         if self.embed is not None:
             nn.init.normal_(self.embed.weight, std=features**-0.5)
         self.channel = nn.Embedding(classes, math.prod(self.label_shape)) if classes and not projected else None
-        self._normalised: list[tuple[nn.Module, nn.Module]] = []  # modules, and what normalises their weights
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         if self.channel is not None:
@@ -91,19 +89,19 @@ class Discriminator(nn.Module):
                 if not weight.any():  # a layer that starts at zero has no direction to keep
                     nn.init.kaiming_normal_(weight, a=0.2)
                 spectral_norm(module, "weight")
-                self._normalised.append((module, module.get_submodule("parametrizations")))
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> Discriminator:
         super().train(mode)
-        for _, normalising in self._normalised:
-            normalising.eval()  # it would iterate in every forward pass
+        for module in filter(is_parametrized, self.modules()):
+            module.get_submodule("parametrizations").eval()  # it would iterate in every forward pass
         return self
 
     @torch.no_grad()
     def iterate(self) -> None:
         """One step of power iteration towards the singular values."""
-        for module, normalising in self._normalised:
-            normalising.train()
+        for module in filter(is_parametrized, self.modules()):
+            normalising = module.get_submodule("parametrizations").train()
             _ = module.weight  # computing it is what iterates
             normalising.eval()
 
@@ -131,7 +129,6 @@ class Gan(Model):
         self._iterated_at = -1  # samples seen at the last power iteration
         if self.spectral:
             self.discriminator.normalise()
-            self.discriminator.train()
 
     def updates(self) -> Sequence[Update]:
         exact = self.config.penalty_form == "exact"
@@ -148,7 +145,7 @@ class Gan(Model):
         return (discriminator, generator) if self.penalty == "none" else (penalty, discriminator, generator)
 
     def discriminator_loss(self, batch: Batch, samples_seen: int) -> Terms:
-        if samples_seen != self._iterated_at:  # once a step, however many micro-batches it has
+        if self.spectral and samples_seen != self._iterated_at:  # once a step, however many micro-batches it has
             self.discriminator.iterate()
             self._iterated_at = samples_seen
         with torch.no_grad():
@@ -298,9 +295,9 @@ class Gan(Model):
         """Logits (B,) of augmented samples."""
         return self.discriminator(self.view(x, samples_seen)(x), y)
 
-    def view(self, x: Tensor, samples_seen: int) -> View:
-        """The augmentation of such samples."""
-        return drawn(self.augment, self.augment_p(samples_seen), x) if self.augment else as_it_is
+    def view(self, x: Tensor, samples_seen: int) -> Augmentation:
+        """What is done to such samples."""
+        return drawn(self.augment, self.augment_p(samples_seen), x)
 
     def paired(self, batch: Batch, generated: Tensor) -> tuple[Tensor, Tensor | None]:
         """Real samples, then generated ones, and the labels of both: one pass of twice the size costs less than two."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import resource
+import sys
 
 import pytest
 import torch
 
 from genai import device
-from genai.errors import ConfigError
+from genai.errors import ConfigError, OutOfMemoryError
 
 
 def test_seeds_differ_by_every_number_and_its_place() -> None:
@@ -79,3 +81,23 @@ def test_cpus_follow_the_containers_quota(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_training_check_agrees_with_itself() -> None:
     assert device.training_check("cpu") == 0.0
+
+
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="memory is granted otherwise there")
+def test_more_memory_than_there_is_ends_in_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = device._usable_bytes()
+    assert held > torch.empty(1 << 20).nbytes
+    monkeypatch.setattr(device, "_usable_bytes", lambda: held_now() + (1 << 28))
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with device.memory_errors("type less"):
+        assert torch.ones(1 << 20).sum() == 1 << 20
+    told = r"^out of memory, 2\.0 GiB more were asked for - type less$"
+    with pytest.raises(OutOfMemoryError, match=told), device.memory_errors("type less"):
+        torch.empty(1 << 31, dtype=torch.uint8)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def held_now() -> int:
+    """Bytes of writable memory that this process has mapped."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData:"))

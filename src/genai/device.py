@@ -212,14 +212,58 @@ def _peer_errors(rank: int, world: int) -> Iterator[None]:
 def memory_errors(fix: str) -> Iterator[None]:
     """Running out of memory, wherever it happens, becomes an error that says what to type."""
     try:
-        yield
+        with _no_more_than_there_is():
+            yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = str(error)
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and not re.search(r"can't allocate memory|size calculation overflow", text):
+        if not known and not re.search(r"can't allocate memory|size calculation overflow|Cannot allocate", str(error)):
             raise
-        first = text.splitlines()[0] if text else "no memory left"
-        raise OutOfMemoryError(f"out of memory: {first}", fix=fix) from error
+        # A CPU's allocator says it in words of C++, a GPU's in a paragraph.
+        asked = re.search(r"tried to allocate (\d+) bytes|Tried to allocate ([\d.]+ \w+)", str(error))
+        more = f", {asked[2] or _readable(int(asked[1]))} more were asked for" if asked else ""
+        raise OutOfMemoryError(f"out of memory{more}", fix=fix) from error
+
+
+def _readable(num_bytes: int) -> str:
+    return f"{num_bytes / 1024**3:.1f} GiB" if num_bytes >= 1024**3 else f"{num_bytes / 1024**2:.1f} MiB"
+
+
+@contextlib.contextmanager
+def _no_more_than_there_is() -> Iterator[None]:
+    """Linux grants all memory that is asked for, and kills the process that uses it. Inside, allocating more than is
+    free fails instead, which is an error with a remedy. Not where there is a GPU, whose driver maps much and uses
+    little."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    if not torch.cuda.is_available():
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            resource.setrlimit(resource.RLIMIT_DATA, (_usable_bytes(), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _usable_bytes() -> int:
+    """What this process holds and what is free for it, by Linux and by the container's limit (cgroup v2 or v1).
+
+    Raises OSError elsewhere.
+    """
+    with open("/proc/meminfo") as file:
+        machine = {line.split()[0]: int(line.split()[1]) * 1024 for line in file}
+    free = machine["MemAvailable:"] + machine["SwapFree:"]
+    for folder, most, used, cached in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "file"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "cache"),
+    ):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            with open(f"{folder}/memory.stat") as file:
+                stat = dict(line.split() for line in file)
+            with open(f"{folder}/{most}") as limit, open(f"{folder}/{used}") as use:
+                # Cached files count as used, and give way.
+                free = min(free, int(limit.read()) - int(use.read()) + int(stat[cached]))
+    with open("/proc/self/status") as file:
+        held = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData:"))
+    return held + max(free, 0)
 
 
 def devices() -> list[str]:

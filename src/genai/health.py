@@ -13,7 +13,7 @@ from torch import Tensor
 from genai.contract import Alarm
 from genai.data.source import Split
 
-_REAL_SAMPLES, _AT_ONCE = 512, 128  # that stand for the data
+_REAL_SAMPLES, _REAL_VALUES, _AT_ONCE = 512, 1 << 26, 128  # that stand for the data, at most
 
 
 class Watch:
@@ -62,7 +62,8 @@ class Diversity:
         split = self._split
         # Drawn from all of it: folders lie class after class.
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
-        batches = [split.fetch(index) for index in order[:_REAL_SAMPLES].split(_AT_ONCE)]
+        count = min(_REAL_SAMPLES, max(_AT_ONCE, _REAL_VALUES // split.fetch(order[:1]).x.numel()))
+        batches = [split.fetch(index) for index in order[:count].split(_AT_ONCE)]
         found = [batch.cond["label"].cpu() for batch in batches if "label" in batch.cond]
         return _spread(
             torch.cat([batch.x.cpu() for batch in batches]),

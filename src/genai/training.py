@@ -156,7 +156,8 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
         if runtime.main:
             run.warn = console.warn
             console.note(f"device: {runtime}")
-        with device.memory_errors(f"type trainer.accumulate={2 * config.trainer.accumulate}, or choose a smaller net"):
+        smaller = f"trainer.accumulate={2 * config.trainer.accumulate} for smaller steps, or a smaller net.width"
+        with device.memory_errors(f"type {smaller}" + " or data.size" * (config.data.size is not None)):
             codec = open_codec(run.codec, runtime) if config.data.codec is not None else None
             data = open_dataset(config, codec)
             runtime.seed(config.seed)

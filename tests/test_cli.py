@@ -140,6 +140,13 @@ def test_a_run_without_an_end_is_refused_before_it_begins(workplace: Path, capfd
     assert "no end is set" in capfd.readouterr().err
 
 
+def test_the_folder_of_the_data_is_no_place_for_a_run(workplace: Path, capfd: Captured) -> None:
+    (workplace / "pictures").mkdir()
+    (workplace / "pictures/a.png").write_bytes(b"")
+    assert run(["train", "gan", "data.path=pictures", "run.dir=./pictures", "--dry-run"]) == 2
+    assert "previews would become data" in capfd.readouterr().err
+
+
 def test_a_run_whose_budget_is_used_up_says_what_to_type(place: Path, capfd: Captured) -> None:
     assert run(["resume", "first"]) == 0
     assert "genai resume runs/gan/first trainer.max_steps=8" in capfd.readouterr().err
@@ -165,7 +172,9 @@ def test_other_data_is_evaluated_whole_and_in_the_units_of_the_model(place: Path
 def test_eval_of_a_checkpoint_leaves_it_as_it_is(place: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place / "runs/gan/first/checkpoints")
     assert run(["eval", "step_00000004", "--quiet"]) == 0
-    assert run(["sample", "step_00000004", "-n", "1", "--quiet"]) == 0
+    capfd.readouterr()
+    assert run(["sample", "step_00000004", "-n", "1", "--quiet", "--json"]) == 0
+    assert Path(json.loads(capfd.readouterr().out)["folder"]).parent.samefile(place / "runs/gan/first/samples")
     shutil.copytree("step_00000004", place / "alone")
     assert run(["eval", str(place / "alone")]) == 0
     assert "not kept" in capfd.readouterr().err

@@ -200,7 +200,17 @@ def test_several_captions_of_one_picture_are_refused_and_other_columns_told(tmp_
     write(metadata, [{"file_name": f"{i}.png", "boxes": [1, 2]} for i in range(2)])
     data = opened(tmp_path)
     assert data.num_captions == 0
-    assert data.notes[0] == "1 files that are no pictures are left out: metadata.jsonl"
+    assert data.notes[0] == "left out as no pictures: metadata.jsonl"
+
+
+@pytest.mark.parametrize("text", ["", "file_name,label\n"])
+def test_metadata_without_rows_are_refused_by_name(tmp_path: Path, text: str) -> None:
+    for i in range(2):
+        grey(tmp_path / f"{i}.png", i)
+    (tmp_path / "metadata.csv").write_text(text)
+    with pytest.raises(DataError, match="the file has no rows") as caught:
+        opened(tmp_path)
+    assert caught.value.path == tmp_path / "metadata.csv"
 
 
 def test_captions_of_arrays(tmp_path: Path) -> None:

@@ -264,6 +264,7 @@ def test_paths_that_are_no_data_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "todo.txt").write_text("x")
     (tmp_path / "table.xyz").write_text("x")
+    (tmp_path / "packed.zip").write_text("x")
     save(tmp_path / "one.png", noise(8, 8))
     for name, words in (
         ("missing", "no such file"),
@@ -271,6 +272,7 @@ def test_paths_that_are_no_data_are_refused(tmp_path: Path) -> None:
         ("notes", "todo.txt"),
         ("table.xyz", "not read"),
         ("one.png", "one picture"),
+        ("packed.zip", "packed folder"),
         ("x" * 5000, "cannot be read"),
         ("nul\0", "cannot be read|no such file"),
     ):
@@ -341,9 +343,37 @@ def test_too_many_bad_pictures_are_refused_even_when_skipping(tmp_path: Path) ->
     save(tmp_path / "good.png", noise(8, 8))
     for i in range(9):
         (tmp_path / f"bad{i}.png").write_bytes(b"")
-    assert "9 of 10" in refusal(tmp_path, on_bad="skip").what
+    for on_bad in ("skip", "error"):
+        error = refusal(tmp_path, on_bad=on_bad)
+        assert error.what.startswith("9 of 10 files are bad, too many to be skipped")
+        assert "on_bad" not in error.fix
+    assert not check(config(tmp_path)).can_skip
+    (tmp_path / "bad8.png").unlink()
+    assert check(config(tmp_path)).can_skip
+    assert "data.on_bad=skip" in refusal(tmp_path).fix
     (tmp_path / "good.png").unlink()
     refusal(tmp_path, on_bad="skip")
+    assert not check(config(tmp_path)).can_skip
+
+
+@pytest.mark.parametrize("name", [b"cat\xff", b"cat${home}"])
+def test_a_class_that_no_run_could_keep_is_refused_by_training_and_by_check(tmp_path: Path, name: bytes) -> None:
+    for folder in (name, b"dog"):
+        save(tmp_path / os.fsdecode(folder) / "a.png", noise(8, 8))
+    for read in (refusal, lambda path: check(config(path))):
+        try:
+            error = read(tmp_path)
+        except DataError as raised:
+            error = raised
+        assert isinstance(error, DataError)
+        assert error.what.startswith("the class 'cat")
+
+
+def test_a_relative_path_that_is_not_here_is_told_with_where_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert f"starts from {tmp_path}" in refusal(Path("sub/deeper/pictures")).fix
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -382,7 +412,7 @@ def test_other_files_are_left_out_and_told_and_hidden_ones_are_not_seen(tmp_path
     save(tmp_path / ".thumbnails" / "a.png", noise(4, 4))
     data = opened(tmp_path)
     assert len(data.train) == 2
-    assert data.notes == ("1 files that are no pictures are left out: readme.txt",)
+    assert data.notes == ("left out as no pictures: readme.txt",)
 
 
 def test_a_link_that_leads_to_itself_is_refused_by_name(tmp_path: Path) -> None:

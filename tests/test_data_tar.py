@@ -302,6 +302,13 @@ def test_one_picture_is_no_set(tmp_path: Path) -> None:
     assert str(error.path) == f"{path}/only.png"
 
 
+def test_folders_in_a_tar_are_told_to_be_no_classes(tmp_path: Path) -> None:
+    members = {f"{name}/{i}.png": png(i) for i, name in enumerate(("cat", "dog", "cow"))}
+    data = opened(write_tar(tmp_path / "a.tar", members))
+    assert data.spec.label_classes == 0
+    assert any("cat, cow, dog, ...) are no classes" in note for note in data.notes)
+
+
 def test_a_tar_and_a_folder_of_the_same_files_are_the_same_pictures(tmp_path: Path) -> None:
     members = {f"{i}.png": png(i, (20, 30)) for i in range(5)}
     for name, content in members.items():

@@ -194,7 +194,7 @@ def complete_lines(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_and_the_run_goes_on(number: signal.Signals, code: int, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     endless = config_of("gan", folder, *SMALL, "trainer.max_steps=100000", "trainer.save_every=0")

@@ -191,6 +191,16 @@ def test_a_file_that_no_earlier_call_wrote_is_not_overwritten(run: Path, tmp_pat
     assert (tmp_path / "mine.png").read_bytes() == b"mine"
 
 
+def test_a_home_folder_that_the_shell_left_as_typed_is_found(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert genai.sample(run, count=1, out="~/new", console=QUIET) == tmp_path / "home" / "new"
+    (tmp_path / "~").mkdir()
+    assert genai.sample(run, count=1, out="~/new", console=QUIET).resolve() == tmp_path / "~" / "new"
+
+
 def test_samples_are_not_written_among_the_files_of_a_checkpoint(run: Path) -> None:
     (checkpoint,) = (run / "checkpoints").glob("step_*")
     with pytest.raises(OutputError, match="holds nothing else"):
@@ -275,8 +285,12 @@ def test_the_api_takes_runs_numbers_and_nothing_silly(run: Path, tmp_path: Path)
     assert not (tmp_path / "never").exists()
 
 
-def test_names_that_no_font_has_become_numbers() -> None:
+def test_names_that_no_font_has_become_numbers_and_long_ones_are_cut() -> None:
     pictures = np.zeros((2, 8, 8, 1), np.uint8)
+    mixed = writers.grid(pictures, [0, 1], ["cat", "\ue001"])
+    assert np.array_equal(np.asarray(mixed), np.asarray(writers.grid(pictures, [0, 1], ["cat", "1"])))
+    long = writers.grid(pictures, [0, 1], ["cat", "d" * 500])
+    assert np.array_equal(np.asarray(long), np.asarray(writers.grid(pictures, [0, 1], ["cat", "d" * 28 + ".."])))
     private = writers.grid(pictures, [0, 1], ["\ue000", "\ue001"])
     assert np.array_equal(np.asarray(private), np.asarray(writers.grid(pictures, [0, 1], ["0", "1"])))
 

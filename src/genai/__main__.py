@@ -12,7 +12,9 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> None:
     code = run(sys.argv[1:] if arguments is None else list(arguments))
     if code > 128:  # all is saved; a second Ctrl-C would only fill the terminal while the interpreter ends
-        for number in (signal.SIGINT, signal.SIGTERM):
+        from genai.signals import STOP
+
+        for number in STOP:
             signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
@@ -33,8 +35,8 @@ def run(arguments: list[str]) -> int:
         code = app(args=_completed(arguments), prog_name="genai", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except SystemExit as stop:
         # Typer's way out when the reader of stdout has left: it has what it wanted.
         left = sys.stdout is not stdout

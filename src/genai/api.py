@@ -97,7 +97,7 @@ def sample(
     given = [*overrides, *([] if batch_size is None else [f"sampling.batch_size={batch_size}"])]
     settings = compose_verb("sample", given)
     path = _path_of(reference)
-    with _output_folder(None if out is None else Path(out), path) as folder:
+    with _output_folder(None if out is None else _at_home(Path(out)), path) as folder:
         from genai import sampler, writers
         from genai.device import memory_errors
         from genai.factory import open_trained
@@ -142,6 +142,7 @@ def sample(
                 "sampling": plain(sampling),
             },
             "labels": None if plan.labels is None else list(plan.labels),
+            "names": None if plan.labels is None else list(spec.cond["label"].names),
             "files": files,
             "seconds": round(time.monotonic() - began, 3),
         }
@@ -211,6 +212,11 @@ def _path_of(reference: Reference) -> Path:
     if not isinstance(reference, str | Path | None):
         raise ConfigError(f"{reference!r} is no run", fix="pass a path, a name or what train returned")
     return find(None if reference is None else str(reference), runs_root())
+
+
+def _at_home(path: Path) -> Path:
+    """With a leading ~/ read as the home folder, which a shell does not do in --out=~/x."""
+    return path.expanduser() if str(path).startswith("~/") and not Path("~").exists() else path
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -57,6 +58,9 @@ def _contradictions(config: Config) -> list[ConfigError]:
     if trainer.batch_size != "all" and trainer.batch_size < num_micro:
         what = f"trainer.batch_size {trainer.batch_size} cannot be cut into {num_micro:,} micro-batches"
         found.append(ConfigError(f"{what} (devices x accumulate)", fix=f"type trainer.batch_size={num_micro}"))
+    if config.data.path and config.run.dir and os.path.realpath(config.data.path) == os.path.realpath(config.run.dir):
+        what = f"run.dir is the data's own folder, {config.run.dir}, where previews would become data"
+        found.append(ConfigError(what, fix="type run.dir=PATH for another place"))
     return found
 
 

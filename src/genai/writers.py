@@ -27,6 +27,7 @@ _GRID_LIMIT = 400  # pictures in a grid
 _STRIP = 12  # pictures of a strip, at most
 _GIF_SIDE, _GIF_MILLISECONDS = 128, 80  # least pixels of the shorter side, time of a picture
 _PLOT = 640
+_LONGEST_NAME = 30  # characters of a class's name in a grid
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _FONTS = (  # of Latin, Greek and Cyrillic letters, then of Chinese and most others, as the systems name them
     "DejaVuSans.ttf", "Arial.ttf", "arial.ttf", "LiberationSans-Regular.ttf", "Helvetica.ttc",
@@ -170,9 +171,9 @@ def grid(
     count, height, width = pictures.shape[:3]
     # A line break ends the drawing of a text.
     names = [" ".join(re.sub(r"[\x00-\x1f\x7f]", " ", name).split()) for name in names]
-    font = _font_for(names, 13)
-    if font is None:  # numbers, rather than boxes
-        names, font = [str(i) for i in range(len(names))], ImageFont.load_default(13)
+    names = [name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 2] + ".." for name in names]
+    font, drawn = _font_for(names, 13)
+    names = [name if good else str(i) for i, (name, good) in enumerate(zip(names, drawn, strict=True))]  # no boxes
     rows: list[tuple[str, list[int]]] = []
     if labels is None:
         columns = columns or math.ceil(math.sqrt(count))
@@ -204,16 +205,22 @@ def grid(
     return canvas
 
 
-def _font_for(names: Sequence[str], size: int) -> Font | None:
-    """The first font that has every character of `names`: Pillow's own, which is ASCII, then the system's."""
-    characters = set("".join(names)) - {" "}
-    for name in (None, *_FONTS):
+def _font_for(names: Sequence[str], size: int) -> tuple[Font, list[bool]]:
+    """The first font that has the characters of most names, and of which names it has all: Pillow's own, which is
+    ASCII, then the system's."""
+    best: tuple[Font, list[bool]] | None = None
+    for font_name in (None, *_FONTS):
         with suppress(OSError):
-            font = ImageFont.load_default(size) if name is None else ImageFont.truetype(name, size)
+            font = ImageFont.load_default(size) if font_name is None else ImageFont.truetype(font_name, size)
             missing = bytes(font.getmask("\uffff"))
-            if all(bytes(font.getmask(character)) != missing for character in characters):
-                return font
-    return None
+            has = {c: bytes(font.getmask(c)) != missing for c in set("".join(names))} | {" ": True}
+            drawn = [all(has[c] for c in name) for name in names]
+            if best is None or sum(drawn) > sum(best[1]):
+                best = font, drawn
+            if all(drawn):
+                break
+    assert best is not None  # Pillow's own is always there
+    return best
 
 
 def scatter(points: NDArray[np.float64]) -> Image.Image:

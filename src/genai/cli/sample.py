@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from json import loads
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from genai.cli.options import Debug, Json, Quiet, Raw, RunAndSettings, Step, emit, run_and_settings
+from genai.cli.options import Debug, Json, Quiet, Raw, RunAndSettings, Step, emit, emit_json, run_and_settings
 
 
 def sample(
@@ -60,4 +61,7 @@ def sample(
         task=task,
         console=Console(quiet=quiet),
     )
-    emit((folder / "samples.json").read_text(encoding="utf-8").rstrip() if json else str(folder))
+    if json:
+        emit_json(loads((folder / "samples.json").read_text(encoding="utf-8")) | {"folder": str(folder)})
+    else:
+        emit(str(folder))

@@ -11,7 +11,7 @@ import numpy as np
 from genai.data.held_out import split_ids
 from genai.data.images import Frame
 from genai.data.path import list_pictures, name_of
-from genai.data.pictures import PictureRows, find_bad, frame_for, refuse_one, source_of
+from genai.data.pictures import PictureRows, can_be_skipped, find_bad, frame_for, refuse_one, source_of
 from genai.data.source import Dataset, Part, Source, captions_of, open_source
 from genai.errors import DataError
 from genai.registry import find
@@ -35,6 +35,7 @@ class Report:
     caption_examples: tuple[str, ...]  # three at most
     num_bad: int
     bad: tuple[tuple[str, str], ...]
+    can_skip: bool  # whether data.on_bad=skip trains on the others
     notes: tuple[str, ...]
 
     @property
@@ -57,15 +58,17 @@ def check(config: DataConfig) -> Report:
     except DataError:
         frame, notes = Frame(channels=3, height=1, width=1, fits=True), listed.notes  # all are bad, and all are listed
     bad: list[DataError] = []
+    can_skip = True
     parts: list[Part | None] = []
     for listing in (listed.train, listed.test):
         errors = {} if listing is None else find_bad(listing.files, frame)
         bad += errors.values()
+        can_skip &= not errors or can_be_skipped(len(errors), len(listing or ()))
         kept = None if listing is None else listing.without(list(errors))
         parts.append(None if kept is None else Part(PictureRows(kept.files, frame), kept.labels, kept.captions))
     if not bad:
         refuse_one(listed)
-    return _report(source_of(listed, parts, name_of(config), notes), config, bad)
+    return _report(source_of(listed, parts, name_of(config), notes), config, bad, can_skip)
 
 
 def describe(name: str, config: DataConfig | None = None) -> dict[str, Any]:
@@ -75,11 +78,13 @@ def describe(name: str, config: DataConfig | None = None) -> dict[str, Any]:
     told: dict[str, Any] = {"name": name, "help": component.help}
     if component.modality or config.path is not None:
         report = _report(open_source(config), config).plain()
-        told |= {key: value for key, value in report.items() if key not in ("bad", "num_bad", "good")}
+        told |= {key: value for key, value in report.items() if key not in ("bad", "can_skip", "num_bad", "good")}
     return told
 
 
-def _report(source: Source | Dataset, config: DataConfig, bad: Sequence[DataError] = ()) -> Report:
+def _report(
+    source: Source | Dataset, config: DataConfig, bad: Sequence[DataError] = (), can_skip: bool = True
+) -> Report:
     if isinstance(source, Dataset):
         held_out = 0 if source.valid is None else len(source.valid)
         spec = source.spec
@@ -95,6 +100,7 @@ def _report(source: Source | Dataset, config: DataConfig, bad: Sequence[DataErro
             caption_examples=source.caption_examples,
             num_bad=0,
             bad=(),
+            can_skip=True,
             notes=source.notes,
         )
     train = len(source.train)
@@ -115,6 +121,7 @@ def _report(source: Source | Dataset, config: DataConfig, bad: Sequence[DataErro
         caption_examples=examples,
         num_bad=len(bad),
         bad=tuple((str(error.path), error.what) for error in bad[:MOST_LISTED]),
+        can_skip=can_skip,
         notes=source.notes,
     )
 

@@ -11,7 +11,7 @@ from genai.data.parts import TEST_NAMES, chosen_parts, left_out_note, other_file
 from genai.data.pictures import Listed, Listing, WholeFiles, listing_of, refuse_odd_numbers
 from genai.errors import DataError
 
-_NO_PICTURES = "files that are no pictures"
+_NO_PICTURES = "no pictures"
 
 
 def list_folder(path: Path) -> Listed:
@@ -44,6 +44,9 @@ def _rows_of(path: Path, pictures: list[str], others: list[str]) -> dict[str, Ro
     """The rows of all metadata files, which are taken off `others`."""
     files = metadata_files(others)
     rows = read_metadata(path, files)
+    if files and not rows:
+        fix = "write file_name and label or text of each picture, or remove the file"
+        raise DataError("the file has no rows", path=path / files[0], fix=fix)
     if any(row.label is not None or row.caption is not None for row in rows.values()):
         others[:] = [name for name in others if name not in files]
     else:

@@ -47,9 +47,13 @@ def _load(name: str) -> Any:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if not reached:
             what = "the hub cannot be reached and the set is not kept here"
-            fix = "check the name (no such path is here), the network and the proxy"
+            fix = f"check the name (no such path is in {os.getcwd()}), the network and the proxy"
             raise DataError(what, path=f"hub:{name}", fix=fix) from error
-        raise DataError(f"the hub set cannot be read: {reason}", path=f"hub:{name}", fix="check the name") from error
+        raise DataError(
+            f"the hub set cannot be read: {reason}",
+            path=f"hub:{name}",
+            fix=f"check the name; no such path is in {os.getcwd()}",
+        ) from error
     finally:
         huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 

@@ -207,5 +207,5 @@ class _Positions:
 def _set_up_worker(number: int) -> None:
     images.be_one_of_several()
     # A signal to the whole group of processes is the trainer's to answer; it ends its workers itself.
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(ignored, signal.SIG_IGN)

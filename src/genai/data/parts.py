@@ -29,7 +29,8 @@ def left_out_note(test: str, left_out: Sequence[str]) -> list[str]:
 
 def other_files_note(names: Sequence[str], kind: str) -> list[str]:
     shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-    return [f"{len(names)} {kind} are left out: {shown}"] if names else []
+    more = f" ({len(names):,} in all)" * (len(names) > 3)
+    return [f"left out as {kind}: {shown}{more}"] if names else []
 
 
 def files_of_parts(
@@ -43,7 +44,7 @@ def files_of_parts(
     for name in filter(wanted, names):
         files.setdefault(_part_of(name), []).append(path / name)
     others = [name for name in names if not wanted(name) and not name.lower().endswith(".md")]
-    notes += other_files_note(others, "other files")
+    notes += other_files_note(others, "no data")
     train, test, left_out = chosen_parts(files)
     if train is None:  # only a test part: a set like any other
         return [file for part in sorted(files) for file in files[part]], []

@@ -286,20 +286,23 @@ def _read(listing: Listing, frame: Frame, config: DataConfig, notes: list[str]) 
     return Part(PictureRows(listing.files, frame) if x is None else x, listing.labels, listing.captions)
 
 
+def can_be_skipped(num_bad: int, num_files: int) -> bool:
+    """Whether data.on_bad=skip leaves such a part of a set out."""
+    return num_bad <= max(_MOST_SKIPPED[0], int(num_files * _MOST_SKIPPED[1])) and num_bad < num_files
+
+
 def _judge(bad: Sequence[DataError], num_files: int, config: DataConfig, notes: list[str]) -> None:
     """Raises the first error, unless bad files are to be skipped and are few."""
     if not bad:
         return
-    limit = max(_MOST_SKIPPED[0], int(num_files * _MOST_SKIPPED[1]))
+    few = can_be_skipped(len(bad), num_files)
     if config.on_bad == "error" and len(bad) == 1:
         raise bad[0]
-    if config.on_bad == "error" or len(bad) > limit or len(bad) == num_files:
+    if config.on_bad == "error" or not few:
         fix = f"see all with: genai data check {shlex.quote(str(config.path or config.name))}; remove them"
-        what = f"{len(bad)} of {num_files} files are bad"
-        if config.on_bad == "skip":
-            what += f", of which {limit} at most are skipped"
-        else:
-            fix += ", or type data.on_bad=skip"
+        fix += ", or type data.on_bad=skip" if few else ""
+        what = f"{len(bad)} of {num_files} files are bad" + ("" if few else ", too many to be skipped")
         raise DataError(f"{what}; the first: {bad[0].what}", path=bad[0].path, fix=fix)
     shown = ", ".join(str(error.path) for error in bad[:3]) + (", ..." if len(bad) > 3 else "")
-    notes.append(f"{len(bad)} bad pictures are skipped: {shown}")
+    what = "1 bad picture is" if len(bad) == 1 else f"{len(bad)} bad pictures are"
+    notes.append(f"{what} skipped: {shown}")

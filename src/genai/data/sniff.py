@@ -66,7 +66,7 @@ def existing(path: str | Path) -> Path:
             return found
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL, no home folder
         raise DataError(f"the path cannot be read: {_reason(error)}", path=given, fix="check data.path") from error
-    fix = "check data.path"
+    fix = "check data.path" if given.is_absolute() else f"check data.path, which starts from {Path.cwd()}"
     if _HUB_NAME.fullmatch(str(path)):
         fix += ', or to read a set of that name on the hub: pip install "genai-trainer[hub]"'
     raise DataError("there is no such file or folder", path=given, fix=fix)
@@ -108,6 +108,10 @@ def kind_of(path: Path) -> Kind:
         return "parquet"
     if suffix in PICTURE_SUFFIXES:
         raise DataError("one picture, expected a set of them", path=path, fix="give data.path the folder it lies in")
+    if suffix == ".zip":
+        where = shlex.quote(str(path.with_suffix("")))
+        fix = f"type unzip {shlex.quote(str(path))} -d {where}, then data.path={where}"
+        raise DataError("a packed folder, in which no picture can be found without unpacking", path=path, fix=fix)
     raise DataError(f"this kind of file is not read, expected {EXPECTED}", path=path, fix="check data.path")
 
 
@@ -241,6 +245,8 @@ def _kind_of_folder(folder: Path) -> Kind:
     if not first:
         raise DataError("the folder is empty", path=folder, fix=f"give data.path {EXPECTED}")
     fix = f"give data.path {EXPECTED}"
+    if first.lower().endswith(".zip"):
+        fix = f"unzip it first: unzip {shlex.quote(str(folder / first))} -d {shlex.quote(str(folder))}"
     if os.path.splitext(first)[1].lower() in (".npz", ".npy"):
         fix = f"give data.path the file itself: {folder / first}"
     raise DataError(f"no picture in the folder, only files like '{first}'", path=folder, fix=fix)

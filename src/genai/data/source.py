@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from genai import registry
 from genai.data import sniff
-from genai.errors import ConfigError
+from genai.errors import ConfigError, DataError
 from genai.schema import DataConfig
 
 if TYPE_CHECKING:
@@ -69,6 +69,13 @@ class Source:
     scale: tuple[float, ...] | None = None  # model units are (x - offset) / scale; None: from the training part
     offset: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()  # what the user should know: what was resized, left out, decided
+
+    def __post_init__(self) -> None:
+        """Raises DataError for a class whose name no run could keep."""
+        for name in self.names:
+            if "${" in name or name.encode(errors="replace").decode() != name:
+                what = f"the class {name!a} holds " + ("an interpolation" if "${" in name else "no UTF-8 text")
+                raise DataError(what, path=self.name, fix="give it another name")
 
 
 def captions_of(*parts: Part | None) -> tuple[int, tuple[str, ...]]:

@@ -57,6 +57,10 @@ def _list(tars: Sequence[Path], path: Path, notes: list[str], like: Listing | No
     captions = [caption for index in indices for caption in index.captions]
     where = [(tar, f"'{name}'") for tar, index in zip(tars, indices, strict=True) for name in index.names]
     refuse_odd_numbers(labels, where)
+    folders = {os.path.dirname(name) for name in files.names} - {""}
+    if len(folders) > 1 and all(label is None for label in labels):
+        shown = ", ".join(sorted(folders)[:3])
+        notes.append(f"no labels: folders in a tar ({shown}, ...) are no classes; unpack it, or add .cls files")
     return listing_of(files, labels, captions, root=path, like=like)
 
 

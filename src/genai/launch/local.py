@@ -37,7 +37,7 @@ def run_ranks(command: Sequence[str], count: int, message: bytes = b"") -> Ended
     """Runs `command` as `count` processes with RANK, WORLD_SIZE and a meeting place in their environment, and `message`
     on their standard input.
 
-    A first SIGINT or SIGTERM is passed on, and the code is then 128 + signal unless a process failed for another
+    A first signal to stop is passed on, and the code is then 128 + signal unless a process failed for another
     reason; a second one kills them. A process that was killed by a signal it did not handle counts as a lost peer.
     """
     meeting = tempfile.mkdtemp(prefix="genai-")

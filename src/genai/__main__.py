@@ -26,12 +26,11 @@ def run(arguments: list[str]) -> int:
     # 160 pictures a second each, one alone stayed at 450.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    from genai.cli import app
-    from genai.cli.failures import report
-
     stdout = sys.stdout
     debug = "--debug" in arguments
-    try:
+    try:  # from here on, since a Ctrl-C may come while the verbs are imported
+        from genai.cli import app
+
         code = app(args=_completed(arguments), prog_name="genai", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -44,6 +43,8 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         return _of_output(error, debug)
     except Exception as error:
+        from genai.cli.failures import report
+
         return report(error, debug=debug, arguments=arguments)
     return code if isinstance(code, int) else 0
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 Terms = dict[str, Tensor]
-"""Scalars, means over a micro-batch. "loss" is backpropagated; all are logged as <update>/<term>."""
+"""Means over a micro-batch. "loss" is backpropagated; the scalars among them are logged as <update>/<term>."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ class Update:
     start: int = 0  # first step at which it is due
     second_order: bool = False  # differentiates a gradient: runs uncompiled and outside autocast
     full_precision: bool = False  # runs outside autocast
+    after: Callable[[Terms], None] | None = None  # told the terms of the global batch once the step is taken: what
+    # follows statistics (a deviation, a codebook) instead of a gradient; terms of several values are for it alone
 
     @property
     def prefix(self) -> str:

@@ -188,7 +188,10 @@ class Trainer:
 
         with runtime.uncompiled(update.second_order):
             learner.optimizer.step(closure)  # type: ignore[arg-type]
-        self.meters.add(update.prefix, measured)
+        if update.after is not None:
+            with torch.no_grad():
+                update.after(measured)
+        self.meters.add(update.prefix, {name: term for name, term in measured.items() if term.ndim == 0})
 
     def _let_learn(self, name: str) -> None:
         if name == self._learning:

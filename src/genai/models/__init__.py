@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from genai.registry import Component
-from genai.schema import Count, Fraction, ModelConfig, Natural, Positive
+from genai.schema import Count, Fraction, ModelConfig, Natural, NonNegative, Positive
 
 COMPONENTS: dict[str, Component] = {
     "gan": Component(
         "genai.models.gan:Gan", "generator against discriminator: sharp, drawn in one pass", "genai.models:GanConfig"
+    ),
+    "vae": Component(
+        "genai.models.vae:Vae", "encoder and decoder: a smooth latent space, a bound on p(x)", "genai.models:VaeConfig"
     ),
 }
 
@@ -31,3 +34,18 @@ class GanConfig(ModelConfig):
     augment_p: Fraction = 1.0  # probability of each
     schedule_samples: Natural = 0  # over which gamma falls to gamma_final and augment_p rises from 0; 0: at once
     generator_every: Count = 1  # discriminator steps per generator step
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeConfig(ModelConfig):
+    likelihood: Literal["gaussian", "bernoulli", "logistic", "logistic_mixture"] = "gaussian"
+    sigma: Positive | Literal["optimal", "learned"] = "optimal"  # of the gaussian
+    binarise: Literal["dynamic", "fixed"] = "dynamic"  # for bernoulli
+    latent_dim: Count = 32
+    beta: NonNegative = 1.0  # weight of the rate; 1: a bound on log p(x)
+    kl_warmup_samples: Natural = 0  # over which that weight rises from 0
+    free_nats: NonNegative = 0.0  # of each latent and sample, below which its rate costs nothing
+    prior: Literal["flow", "normal"] = "flow"  # what samples are drawn from
+    prior_width: Count = 256
+    prior_layers: Count = 3
+    prior_steps: Count = 20  # evaluations of the flow for a sample

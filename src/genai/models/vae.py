@@ -1,0 +1,196 @@
+"""Variational autoencoder (Kingma & Welling 2014).
+
+Symbols: x data, z latent, q(z|x) the encoder's posterior, a Gaussian of mean mu and log-variance logvar, p(z) = N(0,I),
+p(x|z) the decoder's likelihood. The rate KL(q(z|x) || p(z)) and the distortion -log p(x|z) are in nats, summed over
+latents and over values of x; with beta = 1 their sum is a bound on -log p(x).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from genai.contract import Alarm, Batch, Model, Request, Spec, Terms, Update
+from genai.models import VaeConfig
+from genai.models.flow_prior import FlowPrior
+from genai.models.likelihood import Bernoulli, Gaussian, binarised, likelihood_of
+from genai.nets.family import family
+from genai.schema import NetConfig
+
+_MOST_LOG_VARIANCE = 10.0
+_ACTIVE = 0.01  # nats that a latent tells on average, below which it counts as collapsed
+_PRIOR_DRAWS = 4  # noises and times for each latent that the prior learns from: they cost next to nothing
+_AT_ONCE = 2048  # latents decoded at a time for the importance-weighted bound
+
+
+class Autoencoder(nn.Module):
+    """Encoder, decoder, likelihood, and the prior that samples are drawn from: one optimizer trains them together."""
+
+    def __init__(self, *, spec: Spec, config: VaeConfig, classes: int, net: NetConfig) -> None:
+        super().__init__()
+        self.likelihood = likelihood_of(config, spec)
+        self.encoder = family(net).encoder(spec=spec, config=net)
+        self.posterior = nn.Linear(self.encoder.features, 2 * config.latent_dim)
+        nn.init.normal_(self.posterior.weight, std=0.1 * self.encoder.features**-0.5)
+        nn.init.zeros_(self.posterior.bias)
+        output = replace(spec, shape=(self.likelihood.channels, *spec.shape[1:]), modality="latent")
+        self.decoder = family(net).decoder(spec=output, inputs=config.latent_dim, config=net)
+        self.prior = None
+        if config.prior == "flow":
+            self.prior = FlowPrior(
+                latent_dim=config.latent_dim, classes=classes, width=config.prior_width, layers=config.prior_layers
+            )
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x -> mu, logvar: (B, latent_dim) each, out of bf16."""
+        mu, logvar = self.posterior(self.encoder(x)).to(self.posterior.weight.dtype).chunk(2, dim=1)
+        return mu, _MOST_LOG_VARIANCE * torch.tanh(logvar / _MOST_LOG_VARIANCE)
+
+
+class Vae(Model):
+    stop_metric = "nll_nats_bound"
+
+    def __init__(self, *, spec: Spec, config: VaeConfig, net: NetConfig) -> None:
+        super().__init__()
+        # The label is what the prior is told; the decoder reads all that it needs from z.
+        self.spec = spec if config.prior == "flow" else replace(spec, cond={})
+        self.config, self.classes = config, self.spec.label_classes
+        self.autoencoder = Autoencoder(spec=spec, config=config, classes=self.classes, net=net)
+        self.likelihood = self.autoencoder.likelihood
+
+    def updates(self) -> Sequence[Update]:
+        return (Update(trains="autoencoder", loss=self.loss, after=self.follow),)
+
+    def loss(self, batch: Batch, samples_seen: int) -> Terms:
+        x = self.observed(batch.x)
+        mu, logvar = self.autoencoder.encode(x)
+        z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
+        output = self.autoencoder.decoder(z)
+        rates = kl_to_standard_normal(mu, logvar)
+        distortion = -self.likelihood.log_prob(x, output).mean()
+        weight = self.kl_weight(samples_seen)
+        loss = distortion + weight * rates.clamp(min=self.config.free_nats).sum(1).mean()
+        terms = {
+            "rate_nats": rates.sum(1).mean(),
+            "distortion_nats": distortion,
+            "squared_error": (self.likelihood.mean(output) - x).square().mean(),
+            "kl_weight": torch.full_like(loss, weight),
+        }
+        if self.autoencoder.prior is not None:
+            y = batch.cond["label"].repeat(_PRIOR_DRAWS) if self.classes else None
+            terms["prior"] = self.autoencoder.prior.loss(z.detach().repeat(_PRIOR_DRAWS, 1), y)
+            loss = loss + terms["prior"]
+        return {"loss": loss, **terms}
+
+    def follow(self, terms: Terms) -> None:
+        """The optimal sigma is that of the errors just made."""
+        if isinstance(self.likelihood, Gaussian):
+            self.likelihood.follow(terms["squared_error"])
+
+    def kl_weight(self, samples_seen: int) -> float:
+        over = self.config.kl_warmup_samples
+        return self.config.beta * (min(1.0, samples_seen / over) if over else 1.0)
+
+    def observed(self, x: Tensor) -> Tensor:
+        """What the likelihood is of: x, or its black and white form."""
+        if isinstance(self.likelihood, Bernoulli):
+            return binarised(x, dynamic=self.config.binarise == "dynamic")
+        return x
+
+    # -- what is measured ----------------------------------------------------------------------------------------------
+
+    def evaluate(self, batch: Batch) -> Terms:
+        x = self.observed(batch.x)
+        mu, logvar = self.autoencoder.encode(x)
+        z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
+        rates = kl_to_standard_normal(mu, logvar)
+        distortion = -self.likelihood.log_prob(x, self.autoencoder.decoder(z)).mean()
+        nats = rates.sum(1).mean() + distortion
+        error = self.reconstructed(mu) - x
+        terms = {
+            "nll_nats_bound": nats,
+            "rate_nats": rates.sum(1).mean(),
+            "distortion_nats": distortion,
+            # Of pictures on 0 to 1, of other data in units of their deviation.
+            "mse": error.square().mean() / (4 if self.spec.modality == "image" else 1),
+            "active_units": (rates.mean(0) > _ACTIVE).to(nats.dtype).sum(),
+        }
+        if self.likelihood.discrete:
+            terms["bits_per_dim_bound"] = nats / (math.prod(self.spec.shape) * math.log(2))
+        return terms
+
+    def log_likelihood_bound(self, batch: Batch, samples: int) -> Tensor:
+        """(B,) nats: log of the mean over `samples` draws z ~ q(z|x) of p(x|z) p(z) / q(z|x), which lies below log p(x)
+        on average and rises to it (Burda et al. 2016, importance-weighted autoencoders, equation 8)."""
+        x = self.observed(batch.x)
+        mu, logvar = self.autoencoder.encode(x)
+        weights = []
+        for count in _parts(samples, max(1, _AT_ONCE // len(x))):
+            e = torch.randn(count, *mu.shape, device=mu.device, dtype=mu.dtype)
+            z = mu + (0.5 * logvar).exp() * e
+            log_q = -0.5 * (e.square() + logvar).sum(-1)  # both without the normal's constant, which cancels
+            log_p = -0.5 * z.square().sum(-1)
+            output = self.autoencoder.decoder(z.flatten(0, 1))
+            repeated = x.repeat(count, *[1] * (x.ndim - 1))
+            weights.append(self.likelihood.log_prob(repeated, output).view(count, -1) + log_p - log_q)
+        return torch.cat(weights).logsumexp(0) - math.log(samples)
+
+    def alarms(self) -> Sequence[Alarm]:
+        return (
+            Alarm(
+                name="latents that say something",
+                measure=lambda terms: terms["valid/active_units"],
+                below=1.5,
+                steps=1000,
+                says="the decoder does without the latents (posterior collapse) - start again with "
+                "model.kl_warmup_samples=100000, model.free_nats=0.1 or a smaller model.beta",
+            ),
+        )
+
+    # -- drawing -------------------------------------------------------------------------------------------------------
+
+    def draw(self, request: Request) -> Tensor:
+        return self.reconstructed(self.latents(request))
+
+    def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
+        """Along great circles of the latent space, whose typical points lie far from its centre (White 2016)."""
+        a, b = self.latents(first), self.latents(second)
+        cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)
+        angle = torch.acos(cosine)
+        z = ((1 - weight) * angle).sin()[:, None] * a + (weight * angle).sin()[:, None] * b
+        return self.reconstructed(z / angle.sin()[:, None])
+
+    def latents(self, request: Request) -> Tensor:
+        noise, prior = request.noise(self.config.latent_dim) * request.truncation, self.autoencoder.prior
+        if prior is None:
+            return noise
+        y = request.cond["label"] if self.classes else None
+        return prior.sample(noise, y, steps=self.config.prior_steps)
+
+    def reconstructed(self, z: Tensor) -> Tensor:
+        """The mean of p(x|z), in model units."""
+        return self.likelihood.mean(self.autoencoder.decoder(z))
+
+    # -- as a first stage ----------------------------------------------------------------------------------------------
+
+    def to_latent(self, x: Tensor) -> Tensor:
+        return self.autoencoder.encode(self.observed(x))[0]
+
+    def from_latent(self, latent: Tensor) -> Tensor:
+        return self.reconstructed(latent)
+
+    def latent_spec(self) -> Spec:
+        return Spec(kind="real", shape=(self.config.latent_dim,), modality="latent")
+
+
+def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mu, e^logvar) || N(0, 1)) of each latent, in nats (Kingma & Welling 2014, appendix B)."""
+    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
+
+
+def _parts(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]

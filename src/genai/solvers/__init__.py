@@ -1,0 +1,1 @@
+"""Pure functions of a callable: steps along an ordinary differential equation."""

@@ -1,0 +1,344 @@
+"""The VAE: likelihoods against SciPy, bounds against a model whose log p(x) is known, and what the prior learns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from genai.contract import Batch, Request, Spec, label_spec
+from genai.errors import ConfigError
+from genai.models import VaeConfig
+from genai.models.flow_prior import FlowPrior
+from genai.models.likelihood import (
+    Bernoulli,
+    Gaussian,
+    Logistic,
+    LogisticMixture,
+    binarised,
+    level_of,
+    log_prob_of_level,
+)
+from genai.models.vae import Vae, kl_to_standard_normal
+from genai.nets import ConvConfig, MlpConfig
+from genai.solvers.ode import midpoint
+
+CONFIG = VaeConfig(name="vae", nets={}, latent_dim=3, prior_width=16, prior_layers=1)
+PICTURES = Spec(kind="real", shape=(1, 8, 8), modality="image", cond={"label": label_spec(3)})
+POINTS = Spec(kind="real", shape=(2,), modality="points")
+LEVELS = torch.arange(256) / 127.5 - 1
+
+
+def vae(spec: Spec = PICTURES, **settings: Any) -> Vae:
+    torch.manual_seed(0)
+    net = MlpConfig(name="mlp", width=8, layers=2) if spec is POINTS else ConvConfig(name="conv", width=4, max_width=4)
+    return Vae(spec=spec, config=replace(CONFIG, **settings), net=net).eval()
+
+
+def batch(count: int = 6) -> Batch:
+    levels = torch.randint(0, 256, (count, *PICTURES.shape), generator=torch.Generator().manual_seed(1))
+    return Batch(x=LEVELS[levels], cond={"label": torch.arange(count) % 3})
+
+
+def request(count: int) -> Request:
+    return Request(
+        count=count,
+        cond={"label": torch.arange(count) % 3},
+        generators=[torch.Generator().manual_seed(seed) for seed in range(count)],
+        device=torch.device("cpu"),
+    )
+
+
+# -- likelihoods -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mean", [-1.5, -0.98, 0.1, 1.0, 3.0])
+@pytest.mark.parametrize("log_scale", [-6.5, -3.0, 0.0, 2.0])
+def test_grey_levels_are_the_intervals_of_a_logistic_and_sum_to_one(mean: float, log_scale: float) -> None:
+    level = torch.arange(256.0, dtype=torch.float64)
+    found = log_prob_of_level(level, *torch.tensor([mean, log_scale], dtype=torch.float64))
+    logistic = stats.logistic(loc=mean, scale=math.exp(log_scale))
+    ends = (np.arange(257) - 0.5) / 127.5 - 1
+    ends[0], ends[-1] = -np.inf, np.inf
+    # Above the mean the survival function keeps the digits that the distribution function loses.
+    exact = np.where(ends[:-1] > mean, logistic.sf(ends[:-1]) - logistic.sf(ends[1:]), np.diff(logistic.cdf(ends)))
+    seen = exact > 1e-250
+    np.testing.assert_allclose(found.exp().numpy()[seen], exact[seen], rtol=1e-8)
+    assert found.exp().sum().item() == pytest.approx(1, abs=1e-12)
+
+
+def test_levels_far_from_the_mean_keep_a_gradient() -> None:
+    mean = torch.zeros((), requires_grad=True)
+    log_prob_of_level(torch.tensor(255.0), mean, torch.tensor(-7.0)).backward()  # type: ignore[no-untyped-call]
+    log_prob_of_level(torch.tensor(250.0), mean, torch.tensor(-7.0)).backward()  # type: ignore[no-untyped-call]
+    assert mean.grad is not None
+    assert 1000 < mean.grad.item() < math.inf
+
+
+def test_every_level_of_a_picture_is_read_as_it_was_stored() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(level_of((pixels.float() - 127.5) / 127.5), pixels.float())
+
+
+def test_a_picture_s_logistic_is_the_sum_over_its_values() -> None:
+    x, output = batch(4).x, torch.randn(4, 2, 8, 8)
+    each = log_prob_of_level(level_of(x), *output.chunk(2, dim=1))
+    torch.testing.assert_close(Logistic(PICTURES).log_prob(x, output), each.sum((1, 2, 3)))
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_a_mixture_sums_to_one_over_all_colours_of_a_pixel(colours: int) -> None:
+    """Over 16 of each colour's levels in place of 256, by the ends of their intervals: here all levels, in steps."""
+    spec = replace(PICTURES, shape=(colours, 1, 1))
+    likelihood = LogisticMixture(spec, parts=2)
+    output = torch.randn(1, likelihood.channels, 1, 1, generator=torch.Generator().manual_seed(0)).double()
+    if colours == 1:
+        x = LEVELS.view(-1, 1, 1, 1)
+        total = likelihood.log_prob(x, output.expand(256, -1, -1, -1)).exp().sum()
+    else:  # 256^3 colours by chunks of one red
+        greens, blues = torch.meshgrid(LEVELS, LEVELS, indexing="ij")
+        total = torch.zeros((), dtype=torch.float64)
+        for red in LEVELS:
+            x = torch.stack([torch.full_like(greens, float(red)), greens, blues])[None]
+            # A picture of all greens and blues: what is summed over its pixels is summed here over probabilities.
+            each = _per_pixel(likelihood, x.double(), output)
+            total += each.exp().sum()
+    assert total.item() == pytest.approx(1, abs=1e-4)
+
+
+def _per_pixel(likelihood: LogisticMixture, x: Tensor, output: Tensor) -> Tensor:
+    rows = x.flatten(2).transpose(1, 2)[0, :, :, None, None]
+    return likelihood.log_prob(rows, output.expand(len(rows), -1, -1, -1))
+
+
+def test_the_gaussian_equals_scipy_s_and_follows_the_error() -> None:
+    x, output = torch.randn(5, 2), torch.randn(5, 2)
+    likelihood = Gaussian(POINTS, sigma=0.3)
+    exact = stats.norm(loc=output.numpy(), scale=0.3).logpdf(x.numpy()).sum(1)
+    np.testing.assert_allclose(likelihood.log_prob(x, output).numpy(), exact, rtol=1e-5)
+    optimal = Gaussian(POINTS, sigma="optimal")
+    for _ in range(200):
+        optimal.follow(torch.tensor(0.04))
+    assert optimal.log_sigma.exp().item() == pytest.approx(0.2, rel=1e-3)
+
+
+def test_bernoulli_equals_scipy_s_and_is_for_black_and_white_alone() -> None:
+    x, output = binarised(batch(4).x, dynamic=False), torch.randn(4, 1, 8, 8)
+    assert set(x.unique().tolist()) == {-1.0, 1.0}
+    chance = output.sigmoid().numpy()
+    exact = stats.bernoulli(chance).logpmf((x.numpy() > 0).astype(int)).sum((1, 2, 3))
+    np.testing.assert_allclose(Bernoulli(PICTURES).log_prob(x, output).numpy(), exact, rtol=1e-4)
+    with pytest.raises(ConfigError, match="Bernoulli likelihood needs values from 0 to 1, the data is points"):
+        Bernoulli(POINTS)
+
+
+def test_dynamic_binarisation_is_white_as_often_as_the_pixel_is_light() -> None:
+    torch.manual_seed(0)
+    x = torch.tensor([-1.0, -0.5, 0.0, 0.6, 1.0]).repeat(40_000, 1)
+    share = ((binarised(x, dynamic=True) + 1) / 2).mean(0)
+    torch.testing.assert_close(share, torch.tensor([0.0, 0.25, 0.5, 0.8, 1.0]), atol=0.01, rtol=0)
+
+
+def test_the_rate_equals_torch_s_divergence() -> None:
+    mu, logvar = torch.randn(7, 3), torch.randn(7, 3)
+    ours = torch.distributions.Normal(mu, (0.5 * logvar).exp())
+    exact = torch.distributions.kl_divergence(ours, torch.distributions.Normal(0.0, 1.0))
+    torch.testing.assert_close(kl_to_standard_normal(mu, logvar), exact)
+
+
+# -- the bound on a model whose log p(x) is known ----------------------------------------------------------------------
+
+
+class Linear(Vae):
+    """x = W z + b + sigma e, with a posterior that is not the exact one: p(x) = N(b, W W' + sigma^2)."""
+
+    def __init__(self) -> None:
+        super().__init__(spec=POINTS, config=replace(CONFIG, latent_dim=2, sigma=0.5, prior="normal"), net=NET)
+        torch.manual_seed(3)
+        self.weight, self.offset = torch.randn(2, 2), torch.randn(2)
+        self.autoencoder.decoder = torch.nn.Linear(2, 2)
+        with torch.no_grad():
+            self.autoencoder.decoder.weight.copy_(self.weight)
+            self.autoencoder.decoder.bias.copy_(self.offset)
+        self.autoencoder.encode = self.posterior  # type: ignore[method-assign]
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        covariance = torch.linalg.inv(torch.eye(2).to(x) + self.weight.T @ self.weight / 0.25)
+        mu = (x - self.offset) @ (covariance @ self.weight.T / 0.25).T + 0.2
+        return mu, (covariance.diag().log() + 0.3).expand(len(x), 2)
+
+    def exact(self, x: Tensor) -> np.ndarray:
+        covariance = (self.weight @ self.weight.T + 0.25 * torch.eye(2)).numpy()
+        found: np.ndarray = stats.multivariate_normal(self.offset.numpy(), covariance).logpdf(x.numpy())
+        return found
+
+
+NET = MlpConfig(name="mlp", width=8, layers=2)
+
+
+def linear() -> tuple[Linear, Batch, float]:
+    model = Linear().double()
+    model.weight, model.offset = model.weight.double(), model.offset.double()
+    torch.manual_seed(0)
+    z = torch.randn(400, 2).double()
+    x = z @ model.weight.T + model.offset + 0.5 * torch.randn(400, 2).double()
+    return model, Batch(x=x), float(model.exact(x).mean())
+
+
+def test_the_bound_rises_with_its_samples_to_the_truth_and_not_beyond() -> None:
+    model, data, exact = linear()
+    bounds = []
+    for samples in (1, 5, 50, 500):
+        torch.manual_seed(1)
+        bounds.append(model.log_likelihood_bound(data, samples).mean().item())
+    assert bounds == sorted(bounds)
+    assert bounds[0] < exact - 0.1
+    assert exact - 0.02 < bounds[-1] < exact + 0.005
+    torch.manual_seed(2)
+    elbo = -np.mean([model.evaluate(data)["nll_nats_bound"].item() for _ in range(50)])
+    torch.manual_seed(2)
+    singles = np.mean([model.log_likelihood_bound(data, 1).mean().item() for _ in range(50)])
+    assert elbo == pytest.approx(singles, abs=0.02)
+
+
+@pytest.mark.parametrize("forgotten", ["log_q", "log_p", "mean"])
+def test_a_bound_that_forgets_a_part_is_found_out(forgotten: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control: without the correction of the weights, or averaging logarithms, it misses the truth."""
+    model, data, exact = linear()
+    torch.manual_seed(1)
+    x, samples = data.x, 500
+    mu, logvar = model.autoencoder.encode(x)
+    e = torch.randn(samples, *mu.shape).double()
+    z = mu + (0.5 * logvar).exp() * e
+    parts = {"log_q": -0.5 * (e.square() + logvar).sum(-1), "log_p": -0.5 * z.square().sum(-1)}
+    likelihood = model.likelihood.log_prob(x.repeat(samples, 1), model.autoencoder.decoder(z.flatten(0, 1)))
+    log_p = torch.zeros(()) if forgotten == "log_p" else parts["log_p"]
+    log_q = torch.zeros(()) if forgotten == "log_q" else parts["log_q"]
+    weights = likelihood.view(samples, -1) + log_p - log_q
+    found = weights.mean(0) if forgotten == "mean" else weights.logsumexp(0) - math.log(samples)
+    assert abs(found.mean().item() - exact) > 0.02
+
+
+def test_the_bound_does_not_depend_on_how_its_samples_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = vae(), batch(4)
+    torch.manual_seed(0)
+    whole = model.log_likelihood_bound(data, 64)
+    monkeypatch.setattr("genai.models.vae._AT_ONCE", 64)
+    torch.manual_seed(0)
+    torch.testing.assert_close(model.log_likelihood_bound(data, 64), whole)
+
+
+# -- the loss and the schedule -----------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_distortion_plus_the_weighted_rate_plus_that_of_the_prior() -> None:
+    model = vae(beta=0.5, kl_warmup_samples=100)
+    for seen, weight in ((0, 0.0), (50, 0.25), (100, 0.5), (1000, 0.5)):
+        torch.manual_seed(0)
+        terms = model.loss(batch(), seen)
+        assert terms["kl_weight"].item() == pytest.approx(weight)
+        total = terms["distortion_nats"] + weight * terms["rate_nats"] + terms["prior"]
+        torch.testing.assert_close(terms["loss"], total)
+
+
+def test_free_nats_leave_a_small_rate_without_a_gradient() -> None:
+    model = vae(free_nats=50.0, prior="normal")
+    terms = model.loss(batch(), 0)
+    torch.testing.assert_close(terms["loss"], terms["distortion_nats"] + 50.0 * 3)
+
+
+def test_the_prior_s_loss_teaches_the_encoder_nothing() -> None:
+    for prior in ("flow", "normal"):
+        model = vae(prior=prior)
+        torch.manual_seed(0)
+        model.loss(batch(), 0)["loss"].backward()  # type: ignore[no-untyped-call]
+        gradient = model.autoencoder.posterior.weight.grad
+        assert gradient is not None
+        if prior == "flow":
+            first = gradient.clone()
+    torch.testing.assert_close(first, gradient)
+
+
+def test_the_units_of_what_is_measured() -> None:
+    model = vae(likelihood="logistic")
+    terms = model.evaluate(batch())
+    torch.testing.assert_close(terms["nll_nats_bound"], terms["rate_nats"] + terms["distortion_nats"])
+    assert terms["bits_per_dim_bound"].item() == pytest.approx(terms["nll_nats_bound"].item() / 64 / math.log(2))
+    x = batch().x
+    error = (model.from_latent(model.to_latent(x)) - x) / 2
+    torch.testing.assert_close(terms["mse"], error.square().mean())
+    assert "bits_per_dim_bound" not in vae().evaluate(batch())  # a density is no probability
+
+
+@pytest.mark.parametrize("likelihood", ["logistic", "logistic_mixture", "bernoulli"])
+def test_a_likelihood_of_pictures_refuses_points(likelihood: str) -> None:
+    with pytest.raises(ConfigError, match=r"the data is points.* - type model\.likelihood=gaussian"):
+        vae(POINTS, likelihood=likelihood)
+
+
+def test_tokens_are_refused() -> None:
+    with pytest.raises(ConfigError, match="needs numbers"):
+        Vae(spec=Spec(kind="token", shape=(8,), modality="text", vocab=5), config=CONFIG, net=NET)
+
+
+# -- the learned prior -------------------------------------------------------------------------------------------------
+
+
+def test_the_midpoint_method_is_of_second_order() -> None:
+    """dx/dt = x t: x(1) = x(0) e^(1/2)."""
+    errors = [
+        abs(midpoint(lambda x, t: x * t, torch.ones(1).double(), steps=n).item() - math.exp(0.5)) for n in (10, 20, 40)
+    ]
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)
+    assert errors[1] / errors[2] == pytest.approx(4, rel=0.1)
+
+
+def test_a_flow_learns_where_the_latents_of_each_class_lie() -> None:
+    torch.manual_seed(0)
+    prior = FlowPrior(latent_dim=2, classes=2, width=64, layers=2)
+    optimizer = torch.optim.Adam(prior.parameters(), lr=3e-3)
+    centres, sides = torch.tensor([[2.0, 0.0], [-2.0, 1.0]]), torch.tensor([0.5, 0.1])
+    for _ in range(600):
+        y = torch.randint(0, 2, (256,))
+        loss = prior.loss(centres[y] + sides * torch.randn(256, 2), y)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    with torch.no_grad():
+        for label in (0, 1):
+            drawn = prior.sample(torch.randn(4000, 2), torch.full((4000,), label), steps=20)
+            torch.testing.assert_close(drawn.mean(0), centres[label], atol=0.1, rtol=0)
+            torch.testing.assert_close(drawn.std(0), sides, atol=0.06, rtol=0.1)
+
+
+def test_a_model_without_a_learned_prior_knows_no_labels() -> None:
+    assert vae(prior="normal").spec.label_classes == 0
+    assert vae().spec.label_classes == 3
+    noise = vae(prior="normal").latents(request(500))
+    assert stats.kstest(noise.flatten().numpy(), "norm").pvalue > 1e-3
+
+
+def test_between_two_samples_lies_a_smooth_way() -> None:
+    model, ends = vae(), request(3)
+    other = replace(ends, generators=[torch.Generator().manual_seed(50 + i) for i in range(3)])
+
+    def between(weight: float) -> Tensor:
+        for generators, base in ((ends.generators, 0), (other.generators, 50)):
+            for i, generator in enumerate(generators):
+                generator.manual_seed(base + i)
+        return model.draw_between(ends, other, torch.full((3,), weight))
+
+    for i, generator in enumerate(ends.generators):
+        generator.manual_seed(i)
+    first = model.draw(ends)
+    torch.testing.assert_close(between(0.0), first, atol=1e-4, rtol=1e-3)
+    steps = [between(w / 20) for w in range(21)]
+    moves = torch.stack([(b - a).flatten(1).norm(dim=1) for a, b in pairwise(steps)])
+    assert (moves.max(0).values < 5 * moves.mean(0) + 1e-6).all()

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from genai import training
 from genai.checkpoint import MANIFEST
@@ -24,8 +24,13 @@ from genai.run_index import find, runs_root
 from genai.schema import Config, plain
 from genai.signals import held_back
 
+if TYPE_CHECKING:
+    from genai.contract import Batch
+    from genai.factory import Trained
+
 _FORMATS = ("files", "npz")
-_COUNTS = {"generate": 16, "interpolate": 8}  # samples drawn, or samples that a path leads through
+Task = Literal["generate", "interpolate", "reconstruct", "encode", "vary"]
+_COUNTS = {"generate": 16, "interpolate": 8, "reconstruct": 16, "encode": None, "vary": 16}  # null: of all inputs
 Reference = str | Path | RunFolder | None  # a run or checkpoint folder, @last, @best:METRIC, part of a name, a run
 
 
@@ -79,20 +84,31 @@ def sample(
     batch_size: int | None = None,
     raw: bool = False,
     format: Literal["files", "npz"] = "files",
-    task: Literal["generate", "interpolate"] = "generate",
+    task: Task = "generate",
+    input: str | Path | None = None,
+    strength: float = 0.5,
     console: Console | None = None,
 ) -> Path:
     """Draws `count` samples (of each label, where labels are named) and returns the folder they are written to.
 
-    With task="interpolate": closed paths through `count` samples, sampling.frames from each to the next.
+    With task="interpolate": closed paths through `count` samples, sampling.frames from each to the next. With
+    "reconstruct", "encode" and "vary": what becomes of the first `count` samples at `input`, which is the run's
+    held-out data where nothing is named; `strength` says how far those that are varied go (0 to 1).
     """
     _require_texts(*overrides)
     count = count if count is not None else _COUNTS.get(task, 0)
-    good = task in _COUNTS and type(count) is int and 0 < count <= 10**7 and type(seed) is int and 0 <= seed < 2**63
+    good = task in _COUNTS and (count is None or (type(count) is int and 0 < count <= 10**7))
+    good &= type(seed) is int and 0 <= seed < 2**63 and 0 <= strength <= 1
     if not good or not (labels is None or (isinstance(labels, list | tuple) and labels)) or format not in _FORMATS:
-        what = f"count={count!r}, seed={seed!r}, labels={labels!r}, format={format!r}, task={task!r}"
-        fix = "count from 1, seed from 0, labels as a list, format 'files' or 'npz', task 'generate' or 'interpolate'"
+        what = f"{count=}, {seed=}, {labels=}, {format=}, {task=}, {strength=}"
+        fix = "count from 1, seed from 0, labels as a list, format 'files' or 'npz', strength 0 to 1, "
+        fix += f"task one of {', '.join(_COUNTS)}"
         raise ConfigError(what, fix=fix)
+    takes_input = task in ("reconstruct", "encode", "vary")
+    if takes_input and labels is not None:
+        raise ConfigError(f"--task {task} takes the labels of its input", fix="leave --label out")
+    if input is not None and not takes_input:
+        raise ConfigError(f"--task {task} takes no input", fix="type --task reconstruct, encode or vary")
     names = None if labels is None else [str(label) for label in labels]
     given = [*overrides, *([] if batch_size is None else [f"sampling.batch_size={batch_size}"])]
     settings = compose_verb("sample", given)
@@ -111,43 +127,66 @@ def sample(
         runtime, checkpoint = trained.runtime, trained.checkpoint
         console.note(f"device: {runtime}")
         sampling = settings.sampling_of(trained.config)
-        spec = trained.model.spec
-        indices = None if names is None else [sampler.label_index(spec, name) for name in names]
-        plan = sampler.plan(spec, seed=seed, count=count, labels=indices)
-        with memory_errors(f"type sampling.batch_size={max(1, sampling.batch_size // 2)}"):
-            if task == "interpolate":
-                plan, batches = sampler.draw_paths(trained.model, plan, count, runtime, sampling)
-            else:
-                batches = sampler.draw(trained.model, plan, runtime, sampling)
-            values = sampler.decoded(trained, batches)
         texts = {"genai:seed": str(seed), "genai:step": str(checkpoint.step), "genai:checkpoint": checkpoint.sha256}
+        with memory_errors(f"type sampling.batch_size={max(1, sampling.batch_size // 2)}"):
+            if task == "reconstruct" or task == "encode" or task == "vary":
+                inputs = _inputs(trained, input, count, console)
+                drawn = sampler.from_inputs(trained, inputs, sampling, task, seed=seed, strength=strength)
+            else:
+                assert count is not None
+                drawn = sampler.generated(trained, sampling, task, seed=seed, count=count, labels=names)
         writers.clear(folder)
-        along = (count, sampling.frames) if task == "interpolate" else None
-        files = writers.write(folder, values, plan.labels, trained.output, texts, npz=format == "npz", along=along)
+        files = writers.write(
+            folder,
+            drawn.values,
+            drawn.labels,
+            drawn.spec,
+            texts,
+            npz=format == "npz",
+            along=drawn.along,
+            beside=drawn.beside,
+        )
         record = {
             "run": trained.config.model.name if trained.run is None else trained.run.info.name,
             "model": trained.config.model.name,
             "step": checkpoint.step,
             "checkpoint_sha256": checkpoint.sha256,
             "seed": seed,
-            "count": len(values),
+            "count": len(drawn.values),
             "options": {
                 "count": count,
                 "label": names,
                 "task": task,
+                "input": None if input is None else str(input),
+                "strength": strength if task == "vary" else None,
                 "raw": raw,
                 "format": format,
                 "device": str(runtime.device),
                 "dtype": runtime.precision,
                 "sampling": plain(sampling),
             },
-            "labels": None if plan.labels is None else list(plan.labels),
-            "names": None if plan.labels is None else list(spec.cond["label"].names),
+            "labels": None if drawn.labels is None else list(drawn.labels),
+            "names": None if drawn.labels is None else list(trained.class_names),
             "files": files,
             "seconds": round(time.monotonic() - began, 3),
         }
         writers.write_record(folder, record)
     return folder
+
+
+def _inputs(trained: Trained, path: str | Path | None, count: int | None, console: Console) -> Batch:
+    """The first `count` held-out samples of the run, or of the data at a path; all of them without a count."""
+    import torch
+
+    from genai.data.downloaded import prepare
+    from genai.evaluation import fitting_split
+    from genai.factory import open_evaluation_data
+
+    settings = compose_verb("eval", [] if path is None else [f"data.path={path}"])
+    config, another = settings.with_data(trained.config)
+    prepare(config.data, console)
+    split = fitting_split(trained, open_evaluation_data(trained, config, another=another))
+    return split.fetch(torch.arange(len(split) if count is None else min(count, len(split))))
 
 
 def evaluate(
@@ -175,9 +214,9 @@ def evaluate(
     config, another = settings.with_data(trained.config)
     prepare(config.data, console)
     data = open_evaluation_data(trained, config, another=another)
-    batch_size = settings.sampling_of(trained.config).batch_size
-    with memory_errors(f"type sampling.batch_size={max(1, batch_size // 2)}"):
-        figures = held_out_figures(trained, data, runtime, batch_size=batch_size)
+    sampling = settings.sampling_of(trained.config)
+    with memory_errors(f"type sampling.batch_size={max(1, sampling.batch_size // 2)}"):
+        figures = held_out_figures(trained, data, runtime, sampling)
     measured: dict[str, Any] = {
         **figures,
         "data": data.name,

@@ -172,8 +172,24 @@ class Interpolates(Protocol):
 
 
 @runtime_checkable
+class Varies(Protocol):
+    """A model that draws what is like a given sample."""
+
+    def vary(self, x: Tensor, request: Request, strength: float) -> Tensor:
+        """(count, *spec.shape): from x reconstructed (strength 0) to samples that owe it nothing (1)."""
+
+
+@runtime_checkable
+class BoundsLikelihood(Protocol):
+    """A model with a bound on log p(x) that rises to it with the samples drawn for it."""
+
+    def evaluate_bound(self, batch: Batch, samples: int) -> Terms:
+        """Held-out terms that average by weight; their names say the unit and how many samples."""
+
+
+@runtime_checkable
 class FirstStage(Protocol):
-    """A model whose latents another model can be trained on."""
+    """A model whose latents another model can be trained on; it encodes and reconstructs."""
 
     def to_latent(self, x: Tensor) -> Tensor: ...
 

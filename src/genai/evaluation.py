@@ -8,11 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from genai.contract import Model, Spec
+from genai.contract import Batch, BoundsLikelihood, Model, Spec, Terms
 from genai.data.source import Dataset, Split
 from genai.device import Runtime
 from genai.errors import DataError
-from genai.factory import Trained
+from genai.factory import Trained, require
+from genai.schema import SamplingConfig
 
 _EVALUATION = 1 << 40  # stands for the step where evaluation is seeded: no step of training reaches it
 
@@ -38,8 +39,9 @@ def held_out_terms(
     *,
     index: Tensor | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    measure: Callable[[Batch], Terms] | None = None,
 ) -> dict[str, float]:
-    """`model.evaluate` averaged by weight over a split (or the samples of `index`), shared among the processes.
+    """`measure` (model.evaluate) averaged by weight over a split or its samples of `index`, shared by the processes.
 
     A process for which no part is left evaluates the first one with a weight of zero: all must name the same terms.
     """
@@ -56,7 +58,7 @@ def held_out_terms(
             batch = split.fetch(ids).to(runtime.device, runtime.dtype)
             runtime.seed(seed, _EVALUATION, number)
             with runtime.autocast():
-                terms = model.evaluate(batch)
+                terms = (measure or model.evaluate)(batch)
             weight = torch.tensor(float(len(batch))) if batch.weight is None else batch.weight
             weight = weight.to(weight_sum) * bool(own)
             weight_sum += weight
@@ -67,19 +69,37 @@ def held_out_terms(
     return {name: float(totals[name] / weight_sum) for name in names}
 
 
-def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, *, batch_size: int) -> dict[str, float]:
-    """The model's held-out terms on the data's held-out part. Raises DataError where that is missing or no fit."""
+def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling: SamplingConfig) -> dict[str, float]:
+    """The model's held-out terms on the data's held-out part, with those of a bound of sampling.importance_samples.
+
+    Raises DataError where that part is missing or no fit, ConfigError for a model that has no such bound.
+    """
+    split = fitting_split(trained, data)
+    classes, found = trained.model.spec.label_classes, data.spec.label_classes
+    if classes and found != classes:
+        what = f"the model was trained with {classes} classes, the data have {found or 'none'}"
+        raise DataError(what, fix="give the data the same classes, as sub-folders or in `labels`")
+    model, samples = trained.model, sampling.importance_samples
+
+    def measure(batch: Batch) -> Terms:
+        terms = model.evaluate(batch)
+        return terms | model.evaluate_bound(batch, samples) if isinstance(model, BoundsLikelihood) else terms
+
+    if samples == 1:
+        return held_out_terms(model, split, runtime, sampling.batch_size, trained.config.seed)
+    require(model, BoundsLikelihood, "has no bound that rises with sampling.importance_samples")
+    return held_out_terms(model, split, runtime, sampling.batch_size, trained.config.seed, measure=measure)
+
+
+def fitting_split(trained: Trained, data: Dataset) -> Split:
+    """The data's held-out part. Raises DataError where there is none, or of another shape than the model learned."""
     if data.valid is None or len(data.valid) == 0:
         raise DataError("the run held out nothing to evaluate on", fix="type --input PATH")
     spec = trained.model.spec
     if _fits(data.spec) != _fits(spec):
         what = f"the model was trained on {spec.modality} {spec.shape}, the data are {data.spec.modality}"
         raise DataError(f"{what} {data.spec.shape}", fix="type data.size and data.channels as in training")
-    classes, found = spec.label_classes, data.spec.label_classes
-    if classes and found != classes:
-        what = f"the model was trained with {classes} classes, the data have {found or 'none'}"
-        raise DataError(what, fix="give the data the same classes, as sub-folders or in `labels`")
-    return held_out_terms(trained.model, data.valid, runtime, batch_size, trained.config.seed)
+    return data.valid
 
 
 def _fits(spec: Spec) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from genai import checkpoint as checkpoints
+from genai import registry
 from genai.checkpoint import Checkpoint
 from genai.config import read_config
 from genai.contract import FirstStage, Model, Spec
@@ -34,6 +35,11 @@ class Trained:
     runtime: Runtime
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the data it learned from, whether or not the model is told the label."""
+        return self.spec.cond["label"].names if "label" in self.spec.cond else self.spec.names
+
+    @property
     def output(self) -> Spec:
         """What its samples are once decoded."""
         spec = self.model.spec
@@ -50,6 +56,13 @@ def build_model(config: Config, spec: Spec) -> Model:
     return model
 
 
+def require(model: Model, capability: type, lacks: str) -> None:
+    """Raises ConfigError, with the models that have it, for a model without a capability; `lacks` says it in words."""
+    if not isinstance(model, capability):
+        able = [n for n, c in registry.components("model").items() if issubclass(registry.load(c.target), capability)]
+        raise ConfigError(f"this model {lacks}", fix=f"models that do: {', '.join(able) or 'none'}")
+
+
 def predicts(config: Config) -> Any:
     return load(find("model", config.model.name).target).predicts
 
@@ -62,11 +75,10 @@ def open_dataset(config: Config, codec: Codec | None) -> Dataset:
 def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> Dataset:
     """Held-out data in the units that the model learned in: the run's own split or, of `another` set, its test part or
     all of it. The set of the training at another path is still that set."""
-    spec = trained.spec
-    names = spec.cond["label"].names if "label" in spec.cond else spec.names
+    units = trained.spec if trained.codec is None else trained.codec.spec
 
     def opened(hold_out_all: bool) -> Dataset:
-        seen_by = SeenBy(spec if trained.codec is None else trained.codec.spec, names, hold_out_all)
+        seen_by = SeenBy(units, trained.class_names, hold_out_all)
         return _through(trained.codec, open_data(config.data, predicts=predicts(config), seen_by=seen_by))
 
     data = opened(hold_out_all=False)

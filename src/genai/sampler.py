@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genai import registry
-from genai.contract import Interpolates, Model, Request, Spec
+from genai.contract import Batch, FirstStage, Interpolates, Model, Request, Spec, Varies
 from genai.device import Runtime, mix
 from genai.errors import ConfigError
-from genai.factory import Trained
+from genai.factory import Trained, require
 from genai.schema import SamplingConfig, unknown
 
 PREVIEW_SEED = 0
+_CAPABLE: dict[str, tuple[type, str]] = {
+    "reconstruct": (FirstStage, "reconstructs nothing"),
+    "encode": (FirstStage, "has no latents"),
+    "vary": (Varies, "varies no input"),
+}
 _PREVIEW_ROWS, _PREVIEW_COLUMNS, _PREVIEW_POINTS = 10, 8, 1000
 
 
@@ -86,11 +91,8 @@ def draw_paths(
 
     Raises ConfigError for a model that cannot, and for a path of one sample.
     """
-    if not isinstance(model, Interpolates):
-        able = ", ".join(
-            n for n, c in registry.components("model").items() if issubclass(registry.load(c.target), Interpolates)
-        )
-        raise ConfigError("this model draws nothing between two samples", fix=f"models that do: {able or 'none'}")
+    require(model, Interpolates, "draws nothing between two samples")
+    assert isinstance(model, Interpolates)
     if count < 2:
         raise ConfigError(f"an interpolation of {count} sample leads nowhere", fix="type -n 2 or more")
     first = [i for i in range(len(drawn)) for _ in range(sampling.frames)]
@@ -109,6 +111,75 @@ def draw_paths(
                 yield _widened(model.draw_between(one, other, weight[rows])[:kept], runtime)
 
     return starts, batches()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was asked for, in data units, and how it is to be shown."""
+
+    values: np.ndarray
+    labels: tuple[int, ...] | None
+    spec: Spec  # of the values
+    along: tuple[int, int] | None = None  # closed paths: how many samples each leads through, frames between them
+    beside: np.ndarray | None = None  # what each was made from
+
+
+def generated(
+    trained: Trained,
+    sampling: SamplingConfig,
+    task: Literal["generate", "interpolate"],
+    *,
+    seed: int,
+    count: int,
+    labels: Sequence[str] | None,
+) -> Drawn:
+    """New samples, or paths through some. Raises ConfigError for a label or a task that the model does not know."""
+    model, runtime = trained.model, trained.runtime
+    indices = None if labels is None else [label_index(model.spec, label) for label in labels]
+    drawn = plan(model.spec, seed=seed, count=count, labels=indices)
+    if task == "interpolate":
+        drawn, batches = draw_paths(model, drawn, count, runtime, sampling)
+        return Drawn(_decoded(trained, batches), drawn.labels, trained.output, along=(count, sampling.frames))
+    return Drawn(_decoded(trained, draw(model, drawn, runtime, sampling)), drawn.labels, trained.output)
+
+
+def from_inputs(
+    trained: Trained,
+    inputs: Batch,
+    sampling: SamplingConfig,
+    task: Literal["reconstruct", "encode", "vary"],
+    *,
+    seed: int,
+    strength: float,
+) -> Drawn:
+    """What becomes of each input: itself again, its latent, or a sample like it. Raises ConfigError for a model that
+    cannot."""
+    model, runtime = trained.model, trained.runtime
+    require(model, *_CAPABLE[task])
+    known = tuple(inputs.cond["label"].tolist()) if "label" in inputs.cond else None
+    told = plan(model.spec, seed=seed, count=len(inputs))
+    if known is not None and told.labels is not None:
+        told = replace(told, labels=known)
+
+    def batches() -> Iterator[Tensor]:
+        for rows, kept in _batches(len(inputs), sampling.batch_size):
+            x = inputs.x[rows].to(runtime.device, runtime.dtype)
+            runtime.seed(told.seeds[rows[0]])
+            with torch.no_grad(), runtime.autocast():
+                if task == "vary":
+                    assert isinstance(model, Varies)
+                    made = model.vary(x, _request(told, rows, runtime, sampling), strength)
+                else:
+                    assert isinstance(model, FirstStage)
+                    made = model.to_latent(x)
+                    made = made if task == "encode" else model.from_latent(made)
+                yield _widened(made[:kept], runtime)
+
+    if task == "encode":
+        assert isinstance(model, FirstStage)
+        return Drawn(np.concatenate([z.cpu().numpy() for z in batches()]), known, model.latent_spec())
+    beside = _decoded(trained, iter(inputs.x.split(sampling.batch_size)))
+    return Drawn(_decoded(trained, batches()), known, trained.output, beside=beside)
 
 
 def _widened(values: Tensor, runtime: Runtime) -> Tensor:
@@ -147,7 +218,7 @@ def data_units(x: Tensor, spec: Spec) -> Tensor:
     return values.round().clamp(0, 255).to(torch.uint8) if spec.modality == "image" else values
 
 
-def decoded(trained: Trained, batches: Iterator[Tensor]) -> np.ndarray:
+def _decoded(trained: Trained, batches: Iterator[Tensor]) -> np.ndarray:
     """All samples of batches in data units."""
     return np.concatenate([data_units(trained.decode(x), trained.output).numpy() for x in batches])
 

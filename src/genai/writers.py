@@ -100,11 +100,13 @@ def write(
     *,
     npz: bool = False,
     along: tuple[int, int] | None = None,
+    beside: Array | None = None,
 ) -> list[str]:
     """Writes samples and returns the names of the files: with `npz` one samples.npz; else pictures one by one and
     points as samples.csv, both with an overview, `grid.png`. `texts` go into every PNG.
 
-    Pictures `along` closed paths through (samples, frames from one to the next) become one GIF for each path.
+    Pictures `along` closed paths through (samples, frames from one to the next) become one GIF for each path. Those
+    that were made from others are shown below these, `beside`.
     """
     if npz:
         return _write_npz(folder, values, labels, spec)
@@ -117,7 +119,10 @@ def write(
             names = [f"{i:0{digits}d}.png" for i in range(len(pictures))]
             for name, picture in zip(names, pictures, strict=True):
                 _save(_picture(picture), folder / name, texts)
-            write_overview(folder / "grid.png", values, labels, spec, texts)
+            if beside is None:
+                write_overview(folder / "grid.png", values, labels, spec, texts)
+            else:
+                _save(pairs(_channels_last(beside), pictures), folder / "grid.png", texts)
             return ["grid.png", *names]
         if spec.modality == "points":
             with open(folder / "samples.csv", "w", newline="") as file:
@@ -203,6 +208,17 @@ def grid(
         for column, i in enumerate(members):
             canvas.paste(_enlarged(pictures[i], factor), (margin + gap + column * (tile_width + gap), top))
     return canvas
+
+
+def pairs(originals: Array, made: Array, columns: int = 8) -> Image.Image:
+    """Rows of originals (N, H, W, C), each above a row of what was made from them."""
+    count = min(len(made), _GRID_LIMIT // 2)
+    starts = range(0, count, columns)
+    rows = np.full((2 * len(starts), columns, *made.shape[1:]), 255, np.uint8)  # white where a last row is not full
+    for number, start in enumerate(starts):
+        end = min(start + columns, count)
+        rows[2 * number, : end - start], rows[2 * number + 1, : end - start] = originals[start:end], made[start:end]
+    return grid(rows.reshape(-1, *made.shape[1:]), None, (), columns=columns)
 
 
 def _font_for(names: Sequence[str], size: int) -> tuple[Font, list[bool]]:

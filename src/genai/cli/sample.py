@@ -35,9 +35,20 @@ def sample(
         Literal["files", "npz"], typer.Option("--format", help="Single files, or one samples.npz.")
     ] = "files",
     task: Annotated[
-        Literal["generate", "interpolate"],
-        typer.Option("--task", help="Or a way through N samples, as strips and a GIF (sampling.frames=8)."),
+        Literal["generate", "interpolate", "reconstruct", "encode", "vary"],
+        typer.Option(
+            "--task",
+            help="Or a way through N samples, as strips and a GIF (sampling.frames=8); or what becomes of inputs: "
+            "themselves again, their latents, samples like them.",
+        ),
     ] = "generate",
+    input: Annotated[
+        Path | None,
+        typer.Option("--input", metavar="PATH", help="Default: the run's held-out data.", show_default=False),
+    ] = None,
+    strength: Annotated[
+        float, typer.Option("--strength", min=0, max=1, help="How far vary goes: 0 not at all, 1 all the way.")
+    ] = 0.5,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -59,6 +70,8 @@ def sample(
         raw=raw,
         format=format,
         task=task,
+        input=input,
+        strength=strength,
         console=Console(quiet=quiet),
     )
     if json:

@@ -24,6 +24,7 @@ from genai.models.adversarial import (
     squared_gradient_norm_by_difference,
 )
 from genai.models.augment import Augmentation, drawn
+from genai.models.latents import along_circle
 from genai.nets.family import family
 from genai.schema import NetConfig
 
@@ -277,13 +278,9 @@ class Gan(Model):
         return self.generator(self.noise(request), request.cond["label"] if self.classes else None)
 
     def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
-        """Along great circles, on which the length of noise stays what the generator knows (White 2016)."""
-        a, b = self.noise(first), self.noise(second)
-        cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)
-        angle = torch.acos(cosine)
-        z = ((1 - weight) * angle).sin()[:, None] * a + (weight * angle).sin()[:, None] * b
+        z = along_circle(self.noise(first), self.noise(second), weight[:, None])
         one, other = (request.cond["label"] if self.classes else None for request in (first, second))
-        return self.generator.between(z / angle.sin()[:, None], one, other, weight[:, None])
+        return self.generator.between(z, one, other, weight[:, None])
 
     def noise(self, request: Request) -> Tensor:
         return request.noise(self.config.latent_dim) * request.truncation

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from genai.contract import Alarm, Batch, Model, Request, Spec, Terms, Update
 from genai.models import VaeConfig
 from genai.models.flow_prior import FlowPrior
+from genai.models.latents import along_circle
 from genai.models.likelihood import Bernoulli, Gaussian, binarised, likelihood_of
 from genai.nets.family import family
 from genai.schema import NetConfig
@@ -139,6 +140,13 @@ class Vae(Model):
             weights.append(self.likelihood.log_prob(repeated, output).view(count, -1) + log_p - log_q)
         return torch.cat(weights).logsumexp(0) - math.log(samples)
 
+    def evaluate_bound(self, batch: Batch, samples: int) -> Terms:
+        nats = -self.log_likelihood_bound(batch, samples).mean()
+        terms = {f"nll_nats_bound_s{samples}": nats}
+        if self.likelihood.discrete:
+            terms[f"bits_per_dim_bound_s{samples}"] = nats / (math.prod(self.spec.shape) * math.log(2))
+        return terms
+
     def alarms(self) -> Sequence[Alarm]:
         return (
             Alarm(
@@ -157,12 +165,11 @@ class Vae(Model):
         return self.reconstructed(self.latents(request))
 
     def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
-        """Along great circles of the latent space, whose typical points lie far from its centre (White 2016)."""
-        a, b = self.latents(first), self.latents(second)
-        cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)
-        angle = torch.acos(cosine)
-        z = ((1 - weight) * angle).sin()[:, None] * a + (weight * angle).sin()[:, None] * b
-        return self.reconstructed(z / angle.sin()[:, None])
+        return self.reconstructed(along_circle(self.latents(first), self.latents(second), weight[:, None]))
+
+    def vary(self, x: Tensor, request: Request, strength: float) -> Tensor:
+        """On the way from the latent of x to that of a new sample, of the same label where there is one."""
+        return self.reconstructed(along_circle(self.to_latent(x), self.latents(request), torch.tensor(strength)))
 
     def latents(self, request: Request) -> Tensor:
         noise, prior = request.noise(self.config.latent_dim) * request.truncation, self.autoencoder.prior

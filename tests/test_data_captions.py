@@ -200,7 +200,7 @@ def test_several_captions_of_one_picture_are_refused_and_other_columns_told(tmp_
     write(metadata, [{"file_name": f"{i}.png", "boxes": [1, 2]} for i in range(2)])
     data = opened(tmp_path)
     assert data.num_captions == 0
-    assert data.notes[0] == "left out as no pictures: metadata.jsonl"
+    assert data.notes[0] == "no column 'label' or 'text' in metadata.jsonl: it says nothing of the pictures"
 
 
 @pytest.mark.parametrize("text", ["", "file_name,label\n"])

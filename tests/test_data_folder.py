@@ -109,9 +109,50 @@ def test_train_and_test_folders_are_the_parts_and_no_classes(tmp_path: Path) -> 
     assert data.valid is not None
     assert (len(data.train), len(data.valid)) == (12, 4)
     assert data.spec.cond["label"].names == ("x", "y")
-    # With a third folder beside them they are classes like any other.
     save(tmp_path / "dinner" / "a.png", noise(8, 8))
-    assert opened(tmp_path).spec.cond["label"].names == ("dinner", "test", "train")
+    data = opened(tmp_path)
+    assert len(data.train) == 12
+    assert "held-out data is 'test'; not used: dinner" in data.notes
+
+
+def test_what_is_called_train_among_other_folders_is_a_class(tmp_path: Path) -> None:
+    for label in ("car", "train"):
+        save(tmp_path / label / "a.png", noise(8, 8))
+    assert opened(tmp_path).spec.cond["label"].names == ("car", "train")
+
+
+@pytest.mark.parametrize("wrapper", ["train", "my set", "my set/data", "test", "a/train"])
+def test_a_folder_that_holds_all_is_looked_into(tmp_path: Path, wrapper: str) -> None:
+    for label in ("x", "y"):
+        save(tmp_path / wrapper / label / "a.png", noise(8, 8))
+    (tmp_path / "README.md").write_text("x")
+    assert opened(tmp_path).spec.cond["label"].names == ("x", "y")
+
+
+def test_parts_are_found_inside_a_folder_that_holds_all(tmp_path: Path) -> None:
+    for part, count in (("train", 3), ("test", 2)):
+        for label in ("x", "y"):
+            for i in range(count):
+                save(tmp_path / "set" / part / label / f"{i}.png", noise(8, 8))
+    data = opened(tmp_path)
+    assert data.valid is not None
+    assert (len(data.train), len(data.valid)) == (6, 4)
+    assert data.spec.cond["label"].names == ("x", "y")
+
+
+def test_folders_inside_a_class_are_told(tmp_path: Path) -> None:
+    for name in ("animals/cat", "animals/dog", "cars"):
+        save(tmp_path / name / "a.png", noise(8, 8))
+    data = opened(tmp_path)
+    assert data.spec.cond["label"].names == ("animals", "cars")
+    assert data.notes == ("folders inside a class are that class: animals/cat, animals/dog",)
+
+
+def test_samples_among_the_pictures_are_no_data(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "samples/grid.png", "samples/00000.png"):
+        save(tmp_path / name, noise(8, 8))
+    (tmp_path / "samples" / "samples.json").write_text("{}")
+    assert len(opened(tmp_path).train) == 2
 
 
 def test_size_resizes_the_shorter_side_and_crops_the_centre(tmp_path: Path) -> None:
@@ -245,6 +286,17 @@ def test_a_metadata_file_gives_the_labels(tmp_path: Path, kind: str) -> None:
         assert words in error.what
     metadata.write_bytes(b"\xff\xfe\x00a")
     assert "UTF-8" in str(refusal(tmp_path))
+
+
+def test_metadata_as_spreadsheets_and_windows_write_them(tmp_path: Path) -> None:
+    for name in ("a.png", "deep/b.png"):
+        save(tmp_path / name, noise(8, 8))
+    (tmp_path / "metadata.csv").write_text("file_name, label \na.png,cat\ndeep\\b.png,dog\n")
+    assert opened(tmp_path).spec.cond["label"].names == ("cat", "dog")
+    (tmp_path / "metadata.csv").write_text("file_name;label\na.png;cat\n")
+    assert "not divided by commas" in refusal(tmp_path).what
+    (tmp_path / "metadata.csv").write_text("file_name,kind\na.png,cat\ndeep/b.png,dog\n")
+    assert opened(tmp_path).notes[0].startswith("no column 'label' or 'text' in metadata.csv")
 
 
 # -- what should not be there ------------------------------------------------------------------------------------------

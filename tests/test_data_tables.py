@@ -172,6 +172,21 @@ def test_rows_that_do_not_fit_name_the_file_and_the_row(tmp_path: Path, changed:
         assert str(caught.value.path).startswith(str(path))
 
 
+def test_parts_with_other_columns_are_refused_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "train-0.parquet", range(4))
+    bare = write(tmp_path / "test-0.parquet", range(4), label=None)
+    error = refusal(tmp_path)
+    assert error.path == str(bare)
+    assert "other columns than in" in error.what
+
+
+def test_a_label_that_is_no_class_is_refused_and_other_columns_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", range(4), label=[0.0, 1.0, None, 1.0])
+    assert "'label' holds values of type double, which are no classes" in refusal(path).what
+    path = write(tmp_path / "b.parquet", range(4), colour=["red"] * 4)
+    assert "columns that are not used: colour" in opened(path).notes
+
+
 def test_bad_pictures_are_named_skipped_and_listed_as_in_a_folder(tmp_path: Path) -> None:
     rows = [{"bytes": png(i), "path": None} for i in range(20)]
     rows[4]["bytes"] = None

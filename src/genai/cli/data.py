@@ -88,7 +88,7 @@ def check(
     else:
         rows = [{"what": key, "is": value} for key, value in flat(content).items() if key not in ("bad", "can_skip")]
         emit("\n".join([table_text("", rows), *(f"bad: {name}: {reason}" for name, reason in report.bad)]))
-    if not report.good:
+    if not report.good and not (report.can_skip and config.on_bad == "skip"):
         what = "1 file" if report.num_bad == 1 else f"{report.num_bad} of the files"
         skip = ", or train with data.on_bad=skip" if report.can_skip and config.on_bad == "error" else ""
         raise DataError(f"{what} cannot be used", path=config.path, fix=f"mend or remove them{skip}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from genai.data import sniff
 from genai.data.metadata import Row, metadata_files, read_metadata
-from genai.data.parts import TEST_NAMES, chosen_parts, left_out_note, other_files_note
+from genai.data.parts import TRAIN_NAMES, chosen_parts, left_out_note, other_files_note
 from genai.data.pictures import Listed, Listing, WholeFiles, listing_of, refuse_odd_numbers
 from genai.errors import DataError
 
@@ -20,27 +20,58 @@ def list_folder(path: Path) -> Listed:
     others: list[str] = []
     for name in sniff.walk(path):
         (pictures if sniff.is_picture_name(name) else others).append(name)
-    rows = _rows_of(path, pictures, others)
-    train, test, notes = _parts(path)
+    if pictures and (wrapper := _wrapper(pictures, others)):
+        listed = list_folder(path / wrapper)
+        return listed._replace(notes=[f"all pictures are in {wrapper}, which is read", *listed.notes])
+    notes: list[str] = []
+    rows = _rows_of(path, pictures, others, notes)
+    train, test, left_out = _parts(path)
+    notes += left_out
     if train is None:
         found = _list(path, "", pictures, others, rows)
-        return Listed(found, None, notes + other_files_note(others, _NO_PICTURES))
+        return Listed(found, None, notes + _merged_note(found) + other_files_note(others, _NO_PICTURES))
     others += [name for name in pictures if os.sep not in name]
     found = _list(path, train, pictures, others, rows)
     held_out = None if test is None else _list(path, test, pictures, others, rows, like=found)
-    return Listed(found, held_out, notes + other_files_note(others, _NO_PICTURES))
+    return Listed(found, held_out, notes + _merged_note(found) + other_files_note(others, _NO_PICTURES))
+
+
+def _wrapper(pictures: list[str], others: list[str]) -> str:
+    """The folder inside that holds all pictures in folders of its own, as what comes out of an archive does; "" where
+    there is none, or where something above it says what the pictures are."""
+    common = os.path.commonpath([os.path.dirname(name) for name in pictures])
+    if all(os.path.dirname(name) == common for name in pictures):  # it is a class
+        common = os.path.dirname(common)
+    words = common.split(os.sep)
+    train = next((i for i, word in enumerate(words) if word.lower() in TRAIN_NAMES), len(words))
+    common = os.sep.join(words[:train])
+    above = {os.path.dirname(name) for name in metadata_files(others)}
+    return common if not any(common != folder and common.startswith(folder) for folder in above) else ""
+
+
+def _merged_note(listing: Listing) -> list[str]:
+    """What is to be said of folders inside class folders."""
+    inner: dict[str, set[str]] = {}
+    for name in listing.files.names if isinstance(listing.files, WholeFiles) and listing.names else ():
+        words = name.split(os.sep)
+        if len(words) > 2 and words[0] in listing.names:
+            inner.setdefault(words[0], set()).add(words[1])
+    several = sorted(f"{top}/{name}" for top, names in inner.items() if len(names) > 1 for name in names)
+    return [f"folders inside a class are that class: {', '.join(several[:4])}"] if several else []
 
 
 def _parts(path: Path) -> tuple[str | None, str | None, list[str]]:
     """The sub-folders that are the parts of the set, if they are nothing else, and a note."""
     folders = [entry.name for entry in os.scandir(path) if entry.is_dir() and not sniff.is_hidden(entry.name)]
     train, test, left_out = chosen_parts(folders)
-    if train is None or test is None or any(name.lower() not in TEST_NAMES for name in left_out):
+    if train is not None and not left_out:
+        return train, test, []
+    if train is None or test is None:  # what is called "train" among other folders is a class
         return None, None, []
     return train, test, left_out_note(test, left_out)
 
 
-def _rows_of(path: Path, pictures: list[str], others: list[str]) -> dict[str, Row]:
+def _rows_of(path: Path, pictures: list[str], others: list[str], notes: list[str]) -> dict[str, Row]:
     """The rows of all metadata files, which are taken off `others`."""
     files = metadata_files(others)
     rows = read_metadata(path, files)
@@ -49,7 +80,8 @@ def _rows_of(path: Path, pictures: list[str], others: list[str]) -> dict[str, Ro
         raise DataError("the file has no rows", path=path / files[0], fix=fix)
     if any(row.label is not None or row.caption is not None for row in rows.values()):
         others[:] = [name for name in others if name not in files]
-    else:
+    elif rows:
+        notes.append(f"no column 'label' or 'text' in {', '.join(files)}: it says nothing of the pictures")
         rows = {}
     present = set(pictures)
     for name, row in rows.items():

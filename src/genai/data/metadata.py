@@ -56,6 +56,8 @@ def read_metadata(root: Path, files: Iterable[str]) -> dict[str, Row]:
             if None in values:
                 raise DataError(f"row {number} has more fields than the header", path=path, fix='quote texts: "a, b"')
             name = os.path.normpath(os.path.join(os.path.dirname(file), str(values[name_key])))
+            if "\\" in name and not (root / name).exists():  # as Windows writes a path
+                name = os.path.normpath(name.replace("\\", "/"))
             if name in rows:
                 raise DataError(f"row {number} names '{name}' again", path=path, fix="remove one of its rows")
             label = _text(values, columns[0], path, number)
@@ -97,6 +99,10 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
                 reader = csv.DictReader(file, strict=True)
+                reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+                if len(reader.fieldnames) == 1 and set(";\t") & set(reader.fieldnames[0]):
+                    fix = "divide the columns by commas"
+                    raise DataError("the columns are not divided by commas", path=path, fix=fix)
                 for row in reader:
                     yield reader.line_num, row
                 return

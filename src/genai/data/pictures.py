@@ -269,7 +269,11 @@ def _look_at_some(files: Files) -> list[Look]:
     results = in_threads(look, chosen.tolist())
     looks = [found for found in results if isinstance(found, Look)]
     if not looks:
-        raise next(found for found in results if isinstance(found, DataError))
+        first = next(found for found in results if isinstance(found, DataError))
+        if len(files) == 1:
+            raise first
+        what = f"none of {len(files):,} pictures can be read; the first: {first.what}"
+        raise DataError(what, path=first.path, fix="mend the files, or check data.path")
     return looks
 
 

@@ -177,10 +177,10 @@ def is_hidden(name: str) -> bool:
     return name.startswith((".", "@")) or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
-def _is_run(entries: Sequence[os.DirEntry[str]]) -> bool:
-    """Whether a folder is a run of ours, whose previews and samples are no data."""
+def _is_ours(entries: Sequence[os.DirEntry[str]]) -> bool:
+    """Whether a folder is a run of ours, or samples of one, which are no data."""
     names = {entry.name for entry in entries}
-    return {"run.json", "checkpoints"} <= names
+    return {"run.json", "checkpoints"} <= names or {"samples.json", "grid.png"} <= names
 
 
 def walk(folder: Path) -> Iterator[str]:
@@ -199,7 +199,7 @@ def walk(folder: Path) -> Iterator[str]:
         except OSError as error:
             what = f"the folder cannot be read: {_reason(error)}"
             raise DataError(what, path=folder / inner, fix="make it readable, or remove it") from error
-        if inner and _is_run(entries):
+        if inner and _is_ours(entries):
             return
         below = []
         for entry in entries:

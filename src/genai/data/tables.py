@@ -59,7 +59,15 @@ def list_tables(trains: Sequence[Table], tests: Sequence[Table], root: Path | st
     """Raises DataError where there is no column of pictures, and for rows that do not fit; OutputError where a large
     set cannot be unpacked."""
     columns = find_columns(trains[0])
+    for table in (*trains[1:], *tests):
+        if (found := find_columns(table)) != columns:
+            what = f"other columns than in {trains[0].title}: {found}, there {str(columns).removeprefix('columns: ')}"
+            raise DataError(what, path=table.title, fix="give all parts the same columns, or leave this one out")
     notes.append(str(columns))
+    if unused := [
+        name for name in trains[0].schema.names if name not in (columns.image, columns.label, columns.caption)
+    ]:
+        notes.append(f"columns that are not used: {', '.join(unused[:8])}")
     hold = sum(table.num_bytes for table in (*trains, *tests)) <= HELD_BYTES
     train = _list(trains, columns, root, hold, notes)
     return Listed(train, _list(tests, columns, root, hold, notes, like=train) if tests else None, notes)
@@ -98,6 +106,9 @@ def find_columns(table: Table) -> Columns:
         what = f"no column of encoded pictures, the columns are {held}"
         raise DataError(what[:300], path=table.title, fix="save PNG or JPEG bytes in a column 'image'")
     label = first(is_label, _LABEL_NAMES, "ClassLabel", named=True)
+    if label is None and (odd := [f for f in table.schema if f.name in _LABEL_NAMES[:2]]):
+        what = f"column '{odd[0].name}' holds values of type {odd[0].type}, which are no classes"
+        raise DataError(what, path=table.title, fix="save whole numbers or texts without gaps, or rename the column")
     caption = first(is_text, _CAPTION_NAMES, "", named=True)
     names = features.get(label, {}).get("names") if label is not None else None
     return Columns(image, label, caption, tuple(map(str, names)) if isinstance(names, list) else ())

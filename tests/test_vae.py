@@ -259,7 +259,7 @@ def test_the_prior_s_loss_teaches_the_encoder_nothing() -> None:
         model = vae(prior=prior)
         torch.manual_seed(0)
         model.loss(batch(), 0)["loss"].backward()  # type: ignore[no-untyped-call]
-        gradient = model.autoencoder.posterior.weight.grad
+        gradient = model.autoencoder.posterior.out.weight.grad
         assert gradient is not None
         if prior == "flow":
             first = gradient.clone()

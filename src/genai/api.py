@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from genai.factory import Trained
 
 _FORMATS = ("files", "npz")
-Task = Literal["generate", "interpolate", "reconstruct", "encode", "vary"]
-_COUNTS = {"generate": 16, "interpolate": 8, "reconstruct": 16, "encode": None, "vary": 16}  # null: of all inputs
+Task = Literal["generate", "interpolate", "reconstruct", "encode", "vary", "traverse"]
+_COUNTS = {"generate": 16, "interpolate": 8, "reconstruct": 16, "encode": None, "vary": 16, "traverse": 10}
+_TRAVERSED = 512  # inputs that the range of each latent is taken from
 Reference = str | Path | RunFolder | None  # a run or checkpoint folder, @last, @best:METRIC, part of a name, a run
 
 
@@ -92,8 +93,9 @@ def sample(
     """Draws `count` samples (of each label, where labels are named) and returns the folder they are written to.
 
     With task="interpolate": closed paths through `count` samples, sampling.frames from each to the next. With
-    "reconstruct", "encode" and "vary": what becomes of the first `count` samples at `input`, which is the run's
-    held-out data where nothing is named; `strength` says how far those that are varied go (0 to 1).
+    "reconstruct", "encode" and "vary": what becomes of the first `count` samples at `input` ("encode": of all), by
+    default the run's held-out data; `strength` says how far those that are varied go (0 to 1). With
+    "traverse": the first input with `count` of its latents led through their range.
     """
     _require_texts(*overrides)
     count = count if count is not None else _COUNTS.get(task, 0)
@@ -104,11 +106,11 @@ def sample(
         fix = "count from 1, seed from 0, labels as a list, format 'files' or 'npz', strength 0 to 1, "
         fix += f"task one of {', '.join(_COUNTS)}"
         raise ConfigError(what, fix=fix)
-    takes_input = task in ("reconstruct", "encode", "vary")
+    takes_input = task not in ("generate", "interpolate")
     if takes_input and labels is not None:
         raise ConfigError(f"--task {task} takes the labels of its input", fix="leave --label out")
     if input is not None and not takes_input:
-        raise ConfigError(f"--task {task} takes no input", fix="type --task reconstruct, encode or vary")
+        raise ConfigError(f"--task {task} takes no input", fix="type --task reconstruct, encode, vary or traverse")
     names = None if labels is None else [str(label) for label in labels]
     given = [*overrides, *([] if batch_size is None else [f"sampling.batch_size={batch_size}"])]
     settings = compose_verb("sample", given)
@@ -132,6 +134,10 @@ def sample(
             if task == "reconstruct" or task == "encode" or task == "vary":
                 inputs = _inputs(trained, input, count, console)
                 drawn = sampler.from_inputs(trained, inputs, sampling, task, seed=seed, strength=strength)
+            elif task == "traverse":
+                assert count is not None
+                inputs = _inputs(trained, input, _TRAVERSED, console)
+                drawn = sampler.traversal(trained, inputs, sampling, count=count)
             else:
                 assert count is not None
                 drawn = sampler.generated(trained, sampling, task, seed=seed, count=count, labels=names)
@@ -145,6 +151,7 @@ def sample(
             npz=format == "npz",
             along=drawn.along,
             beside=drawn.beside,
+            columns=drawn.columns,
         )
         record = {
             "run": trained.config.model.name if trained.run is None else trained.run.info.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,6 +22,7 @@ _CAPABLE: dict[str, tuple[type, str]] = {
     "encode": (FirstStage, "has no latents"),
     "vary": (Varies, "varies no input"),
 }
+_DEVIATIONS = 2.5  # of a latent, to each side of a traversal
 _PREVIEW_ROWS, _PREVIEW_COLUMNS, _PREVIEW_POINTS = 10, 8, 1000
 
 
@@ -122,6 +123,7 @@ class Drawn:
     spec: Spec  # of the values
     along: tuple[int, int] | None = None  # closed paths: how many samples each leads through, frames between them
     beside: np.ndarray | None = None  # what each was made from
+    columns: int | None = None  # of a grid in which place means something
 
 
 def generated(
@@ -180,6 +182,33 @@ def from_inputs(
         return Drawn(np.concatenate([z.cpu().numpy() for z in batches()]), known, model.latent_spec())
     beside = _decoded(trained, iter(inputs.x.split(sampling.batch_size)))
     return Drawn(_decoded(trained, batches()), known, trained.output, beside=beside)
+
+
+def traversal(trained: Trained, inputs: Batch, sampling: SamplingConfig, *, count: int) -> Drawn:
+    """The first input with one latent after the other led through its range, two and a half deviations to each side of
+    its mean over all inputs: the `count` latents that vary most, a row of sampling.frames each.
+
+    Raises ConfigError for a model without latents, or whose latents are no vectors.
+    """
+    model, runtime = trained.model, trained.runtime
+    require(model, FirstStage, "has no latents")
+    assert isinstance(model, FirstStage)
+    if len(model.latent_spec().shape) != 1 or model.latent_spec().kind != "real":
+        raise ConfigError("the latents of this model are no list of numbers", fix="type --task reconstruct")
+
+    def through(step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        with torch.no_grad(), runtime.autocast():
+            parts = x.to(runtime.device, runtime.dtype).split(sampling.batch_size)
+            return _widened(torch.cat([step(part) for part in parts]), runtime)
+
+    z = through(model.to_latent, inputs.x)
+    chosen = z.var(0).argsort(descending=True)[:count]
+    led = z[:1].repeat(len(chosen) * sampling.frames, 1)
+    steps = torch.linspace(-_DEVIATIONS, _DEVIATIONS, sampling.frames, device=z.device, dtype=z.dtype)
+    values = z[:, chosen].mean(0)[:, None] + z[:, chosen].std(0)[:, None] * steps
+    led[torch.arange(len(led)), chosen.repeat_interleave(sampling.frames)] = values.flatten()
+    made = through(model.from_latent, led)
+    return Drawn(_decoded(trained, iter([made])), None, trained.output, columns=sampling.frames)
 
 
 def _widened(values: Tensor, runtime: Runtime) -> Tensor:

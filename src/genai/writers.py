@@ -101,12 +101,13 @@ def write(
     npz: bool = False,
     along: tuple[int, int] | None = None,
     beside: Array | None = None,
+    columns: int | None = None,
 ) -> list[str]:
     """Writes samples and returns the names of the files: with `npz` one samples.npz; else pictures one by one and
     points as samples.csv, both with an overview, `grid.png`. `texts` go into every PNG.
 
     Pictures `along` closed paths through (samples, frames from one to the next) become one GIF for each path. Those
-    that were made from others are shown below these, `beside`.
+    that were made from others are shown below these, `beside`. `columns` is how many stand in a row of the grid.
     """
     if npz:
         return _write_npz(folder, values, labels, spec)
@@ -119,10 +120,12 @@ def write(
             names = [f"{i:0{digits}d}.png" for i in range(len(pictures))]
             for name, picture in zip(names, pictures, strict=True):
                 _save(_picture(picture), folder / name, texts)
-            if beside is None:
-                write_overview(folder / "grid.png", values, labels, spec, texts)
-            else:
+            if beside is not None:
                 _save(pairs(_channels_last(beside), pictures), folder / "grid.png", texts)
+            elif columns is not None:
+                _save(grid(pictures, None, (), columns=columns), folder / "grid.png", texts)
+            else:
+                write_overview(folder / "grid.png", values, labels, spec, texts)
             return ["grid.png", *names]
         if spec.modality == "points":
             with open(folder / "samples.csv", "w", newline="") as file:

@@ -35,11 +35,11 @@ def sample(
         Literal["files", "npz"], typer.Option("--format", help="Single files, or one samples.npz.")
     ] = "files",
     task: Annotated[
-        Literal["generate", "interpolate", "reconstruct", "encode", "vary"],
+        Literal["generate", "interpolate", "reconstruct", "encode", "vary", "traverse"],
         typer.Option(
             "--task",
             help="Or a way through N samples, as strips and a GIF (sampling.frames=8); or what becomes of inputs: "
-            "themselves again, their latents, samples like them.",
+            "themselves again, their latents, samples like them, or one with each latent led through its range.",
         ),
     ] = "generate",
     input: Annotated[

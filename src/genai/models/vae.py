@@ -34,10 +34,7 @@ class Autoencoder(nn.Module):
     def __init__(self, *, spec: Spec, config: VaeConfig, classes: int, net: NetConfig) -> None:
         super().__init__()
         self.likelihood = likelihood_of(config, spec)
-        self.encoder = family(net).encoder(spec=spec, config=net)
-        self.posterior = nn.Linear(self.encoder.features, 2 * config.latent_dim)
-        nn.init.normal_(self.posterior.weight, std=0.1 * self.encoder.features**-0.5)
-        nn.init.zeros_(self.posterior.bias)
+        self.posterior = family(net).encoder(spec=spec, config=net, outputs=2 * config.latent_dim)
         output = replace(spec, shape=(self.likelihood.channels, *spec.shape[1:]), modality="latent")
         self.decoder = family(net).decoder(spec=output, inputs=config.latent_dim, config=net)
         self.prior = None
@@ -48,7 +45,7 @@ class Autoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x -> mu, logvar: (B, latent_dim) each, out of bf16."""
-        mu, logvar = self.posterior(self.encoder(x)).to(self.posterior.weight.dtype).chunk(2, dim=1)
+        mu, logvar = self.posterior(x).to(x.dtype).chunk(2, dim=1)
         return mu, _MOST_LOG_VARIANCE * torch.tanh(logvar / _MOST_LOG_VARIANCE)
 
 

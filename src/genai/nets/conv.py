@@ -97,7 +97,7 @@ class Stage(nn.Module):
 class Encoder(nn.Module):
     """x (B, C, H, W) -> (B, features): the coarsest map, flattened and projected."""
 
-    def __init__(self, *, spec: Spec, config: ConvConfig) -> None:
+    def __init__(self, *, spec: Spec, config: ConvConfig, outputs: int | None = None) -> None:
         super().__init__()
         self.patch = config.patch
         sizes = map_sizes(spec, config.patch)
@@ -108,7 +108,7 @@ class Encoder(nn.Module):
         self.enter = _conv(channels * self.patch**2, widths[0], 3)
         self.stages = nn.ModuleList(Stage(w, config.blocks) for w in widths)
         self.down = nn.ModuleList(_conv(a, b, 1) for a, b in pairwise(widths))
-        self.features = 2 * widths[-1]
+        self.features, self.rectified = outputs or 2 * widths[-1], outputs is None
         self.out = nn.Linear(widths[-1] * sizes[-1][0] * sizes[-1][1], self.features)
         nn.init.kaiming_normal_(self.out.weight, a=_SLOPE)
         nn.init.zeros_(self.out.bias)
@@ -120,7 +120,8 @@ class Encoder(nn.Module):
             if i:
                 h = self.down[i - 1](F.avg_pool2d(h, 2, ceil_mode=True))
             h = stage(h)
-        return F.leaky_relu(self.out(F.leaky_relu(h, _SLOPE).flatten(1)), _SLOPE)
+        features = self.out(F.leaky_relu(h, _SLOPE).flatten(1))
+        return F.leaky_relu(features, _SLOPE) if self.rectified else features
 
 
 class Decoder(nn.Module):

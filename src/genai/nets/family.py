@@ -14,7 +14,7 @@ from genai.schema import NetConfig
 
 
 class Vectors(Protocol):
-    """An encoder: x (B, *spec.shape) -> (B, features)."""
+    """An encoder: x (B, *spec.shape) -> (B, features), after a rectifier unless `outputs` asked for so many."""
 
     features: int
 
@@ -22,7 +22,7 @@ class Vectors(Protocol):
 
 
 class EncoderBuilder(Protocol):
-    def __call__(self, *, spec: Spec, config: Any) -> Any: ...  # an nn.Module that is a Vectors
+    def __call__(self, *, spec: Spec, config: Any, outputs: int | None = None) -> Any: ...  # an nn.Module, a Vectors
 
 
 class DecoderBuilder(Protocol):

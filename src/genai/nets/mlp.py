@@ -34,10 +34,11 @@ class Encoder(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, *, spec: Spec, config: MlpConfig) -> None:
+    def __init__(self, *, spec: Spec, config: MlpConfig, outputs: int | None = None) -> None:
         super().__init__()
         values = _values(spec)
-        self.features = config.width
+        self.features = outputs or config.width
+        self.out = nn.Linear(config.width, outputs) if outputs else nn.Identity()
         # Random directions, lengths spread evenly from 1 to fourier_max: without high ones a plain MLP blurs modes.
         directions = nn.functional.normalize(torch.randn(config.fourier_features, values), dim=1)
         lengths = torch.linspace(1.0, config.fourier_max, config.fourier_features)
@@ -47,7 +48,7 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)
         angles = flat @ self.frequencies.T
-        return self.hidden(torch.cat([flat, angles.sin(), angles.cos()], dim=1))
+        return self.out(self.hidden(torch.cat([flat, angles.sin(), angles.cos()], dim=1)))
 
 
 class Decoder(nn.Module):

@@ -288,6 +288,53 @@ def test_tokens_are_refused() -> None:
         Vae(spec=Spec(kind="token", shape=(8,), modality="text", vocab=5), config=CONFIG, net=NET)
 
 
+# -- the discriminator -------------------------------------------------------------------------------------------------
+
+
+def test_the_discriminator_pulls_as_hard_as_was_said_at_every_sample() -> None:
+    model = vae(adversarial=0.3, prior="normal")
+    x = batch().x
+    output = model.autoencoder.decoder(torch.randn(6, 3)).detach().requires_grad_()
+    distortions = -model.likelihood.log_prob(x, output)
+    (distortion,) = torch.autograd.grad(distortions.sum(), output, retain_graph=True)
+    # The loss is a mean over six samples.
+    (pull,) = torch.autograd.grad(6 * model.adversarial(x, output, distortions), output)
+    torch.testing.assert_close(
+        pull.flatten(1).norm(dim=1), 0.3 * distortion.flatten(1).norm(dim=1), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_who_learns_from_what() -> None:
+    assert [update.prefix for update in vae().updates()] == ["autoencoder"]
+    model = vae(adversarial=0.3)
+    assert [(u.prefix, u.trains) for u in model.updates()] == [
+        ("penalty", "discriminator"),
+        ("discriminator", "discriminator"),
+        ("autoencoder", "autoencoder"),
+    ]
+    for update in model.updates():
+        model.requires_grad_(False)
+        model.get_submodule(update.trains).requires_grad_(True)
+        update.loss(batch(), 0)["loss"].backward()  # type: ignore[no-untyped-call]
+        learned = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+        assert learned == {update.trains}
+        model.zero_grad()
+
+
+def test_the_penalty_is_that_of_the_gradients_at_originals_and_at_reconstructions() -> None:
+    model = vae(adversarial=0.3)
+    torch.manual_seed(0)
+    terms = model.penalty_loss(batch(), 0)
+    torch.manual_seed(0)
+    found = []
+    for x in model.original_and_again(batch()):
+        x = x.requires_grad_()
+        (gradient,) = torch.autograd.grad(model.discriminator(x).sum(), x)  # type: ignore[misc]
+        found.append(gradient.square().flatten(1).sum(1).mean())
+    torch.testing.assert_close(torch.stack([terms["r1"], terms["r2"]]), torch.stack(found))
+    torch.testing.assert_close(terms["loss"], 0.5 * 4e-4 * 64 * 8 * (found[0] + found[1]))
+
+
 # -- the learned prior -------------------------------------------------------------------------------------------------
 
 
@@ -313,7 +360,7 @@ def test_a_flow_learns_where_the_latents_of_each_class_lie() -> None:
         optimizer.step()
     with torch.no_grad():
         for label in (0, 1):
-            drawn = prior.sample(torch.randn(4000, 2), torch.full((4000,), label), steps=20)
+            drawn = prior.sample(torch.randn(4000, 2), prior.label(torch.full((4000,), label)), steps=20)
             torch.testing.assert_close(drawn.mean(0), centres[label], atol=0.1, rtol=0)
             torch.testing.assert_close(drawn.std(0), sides, atol=0.06, rtol=0.1)
 

@@ -95,7 +95,7 @@ def sample(
     With task="interpolate": closed paths through `count` samples, sampling.frames from each to the next. With
     "reconstruct", "encode" and "vary": what becomes of the first `count` samples at `input` ("encode": of all), by
     default the run's held-out data; `strength` says how far those that are varied go (0 to 1). With
-    "traverse": the first input with `count` of its latents led through their range.
+    "traverse": the first input led along the `count` longest axes of the latents.
     """
     _require_texts(*overrides)
     count = count if count is not None else _COUNTS.get(task, 0)

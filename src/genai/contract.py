@@ -139,7 +139,7 @@ class Model(nn.Module, ABC):
     """
 
     predicts: ClassVar[Literal["data", "target"]] = "data"  # p(x | cond), or p(target | x): what draw returns
-    stop_metric: ClassVar[str | None] = None  # held-out term that says which checkpoint is best; lower is better
+    stop_metric: str | None = None  # held-out term that says which checkpoint is best; lower is better
     spec: Spec  # what it models; its cond are what `draw` is to be given
 
     @abstractmethod

@@ -185,8 +185,8 @@ def from_inputs(
 
 
 def traversal(trained: Trained, inputs: Batch, sampling: SamplingConfig, *, count: int) -> Drawn:
-    """The first input with one latent after the other led through its range, two and a half deviations to each side of
-    its mean over all inputs: the `count` latents that vary most, a row of sampling.frames each.
+    """The first input led through the latent space along each of its `count` longest principal axes over all inputs,
+    two and a half deviations to each side of the mean, a row of sampling.frames each.
 
     Raises ConfigError for a model without latents, or whose latents are no vectors.
     """
@@ -202,12 +202,12 @@ def traversal(trained: Trained, inputs: Batch, sampling: SamplingConfig, *, coun
             return _widened(torch.cat([step(part) for part in parts]), runtime)
 
     z = through(model.to_latent, inputs.x)
-    chosen = z.var(0).argsort(descending=True)[:count]
-    led = z[:1].repeat(len(chosen) * sampling.frames, 1)
+    centred = z - z.mean(0)
+    _, lengths, axes = torch.linalg.svd(centred, full_matrices=False)
+    axes, deviations = axes[:count], lengths[:count] / max(len(z) - 1, 1) ** 0.5
     steps = torch.linspace(-_DEVIATIONS, _DEVIATIONS, sampling.frames, device=z.device, dtype=z.dtype)
-    values = z[:, chosen].mean(0)[:, None] + z[:, chosen].std(0)[:, None] * steps
-    led[torch.arange(len(led)), chosen.repeat_interleave(sampling.frames)] = values.flatten()
-    made = through(model.from_latent, led)
+    moves = steps * deviations[:, None] - (axes @ centred[0])[:, None]  # from where it is along each axis
+    made = through(model.from_latent, (z[0] + moves[..., None] * axes[:, None]).flatten(0, 1))
     return Drawn(_decoded(trained, iter([made])), None, trained.output, columns=sampling.frames)
 
 

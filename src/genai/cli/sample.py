@@ -39,7 +39,7 @@ def sample(
         typer.Option(
             "--task",
             help="Or a way through N samples, as strips and a GIF (sampling.frames=8); or what becomes of inputs: "
-            "themselves again, their latents, samples like them, or one with each latent led through its range.",
+            "themselves again, their latents, samples like them, or the first led along the axes of its latents.",
         ),
     ] = "generate",
     input: Annotated[

@@ -44,6 +44,7 @@ class VaeConfig(ModelConfig):
     latent_dim: Count = 32
     beta: NonNegative = 1.0  # weight of the rate; 1: a bound on log p(x)
     kl_warmup_samples: Natural = 0  # over which that weight rises from 0
+    adversarial: NonNegative = 0.0  # length of a discriminator's gradient over that of the distortion; 0: none
     free_nats: NonNegative = 0.0  # of each latent and sample, below which its rate costs nothing
     prior: Literal["flow", "normal"] = "flow"  # what samples are drawn from
     prior_width: Count = 256

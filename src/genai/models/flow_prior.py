@@ -29,27 +29,31 @@ class FlowPrior(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def velocity(self, z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """z (B, D), t (B, 1), y (B,) -> (B, D)."""
+    def velocity(self, z: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        """z (B, D), t (B, 1), label (B, width) or None -> (B, D)."""
         angles = t * math.pi * torch.arange(1, _FREQUENCIES + 1, device=t.device, dtype=t.dtype)
         told = self.time(torch.cat([angles.sin(), angles.cos()], dim=1))
-        if self.embed is not None:
-            told = told + self.embed(y)
+        if label is not None:
+            told = told + label
         h, told = self.enter(z), F.silu(told)
         for block in self.blocks:
             h = block(h, told)
         return self.out(F.silu(h))
+
+    def label(self, y: Tensor | None) -> Tensor | None:
+        """What velocity is told of labels y (B,)."""
+        return None if self.embed is None else self.embed(y)
 
     def loss(self, z: Tensor, y: Tensor | None) -> Tensor:
         """Mean squared error of the velocity over latents, noise and times."""
         e = torch.randn_like(z)
         # More often in the middle, where the velocity is hardest to tell (Esser et al. 2024, logit-normal).
         t = torch.randn(len(z), 1, device=z.device, dtype=z.dtype).sigmoid()
-        return (self.velocity(torch.lerp(e, z, t), t, y) - (z - e)).float().square().mean()
+        return (self.velocity(torch.lerp(e, z, t), t, self.label(y)) - (z - e)).float().square().mean()
 
-    def sample(self, noise: Tensor, y: Tensor | None, *, steps: int) -> Tensor:
+    def sample(self, noise: Tensor, label: Tensor | None, *, steps: int) -> Tensor:
         """Latents (B, D) from standard normal noise (B, D)."""
-        return midpoint(lambda z, t: self.velocity(z, torch.full_like(z[:, :1], t), y), noise, steps=steps)
+        return midpoint(lambda z, t: self.velocity(z, torch.full_like(z[:, :1], t), label), noise, steps=steps)
 
 
 class _Block(nn.Module):

@@ -12,19 +12,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genai.contract import Alarm, Batch, Model, Request, Spec, Terms, Update
 from genai.models import VaeConfig
+from genai.models.adversarial import GAMES, squared_gradient_norm
 from genai.models.flow_prior import FlowPrior
 from genai.models.latents import along_circle
-from genai.models.likelihood import Bernoulli, Gaussian, binarised, likelihood_of
+from genai.models.likelihood import Bernoulli, Gaussian, Likelihood, binarised, likelihood_of
 from genai.nets.family import family
 from genai.schema import NetConfig
 
 _MOST_LOG_VARIANCE = 10.0
 _ACTIVE = 0.01  # nats that a latent tells on average, below which it counts as collapsed
 _PRIOR_DRAWS = 4  # noises and times for each latent that the prior learns from: they cost next to nothing
+_GAME = GAMES["relativistic"]  # a reconstruction against what it is of
+_LEAST_PUSH = 1e-6
+_PENALTY_EVERY, _GAMMA_PER_VALUE = 8, 4e-4  # as in the GAN
 _AT_ONCE = 2048  # latents decoded at a time for the importance-weighted bound
 
 
@@ -50,26 +55,38 @@ class Autoencoder(nn.Module):
 
 
 class Vae(Model):
-    stop_metric = "nll_nats_bound"
-
     def __init__(self, *, spec: Spec, config: VaeConfig, net: NetConfig) -> None:
         super().__init__()
         # The label is what the prior is told; the decoder reads all that it needs from z.
         self.spec = spec if config.prior == "flow" else replace(spec, cond={})
         self.config, self.classes = config, self.spec.label_classes
+        self.stop_metric = "nll_nats_bound" if config.beta == 1 else "mse"  # what it is trained for
         self.autoencoder = Autoencoder(spec=spec, config=config, classes=self.classes, net=net)
-        self.likelihood = self.autoencoder.likelihood
+        self.discriminator = None
+        if config.adversarial:
+            self.discriminator = family(net).encoder(spec=spec, config=net, outputs=1)
+
+    @property
+    def likelihood(self) -> Likelihood:
+        return self.autoencoder.likelihood
 
     def updates(self) -> Sequence[Update]:
-        return (Update(trains="autoencoder", loss=self.loss, after=self.follow),)
+        learn = Update(trains="autoencoder", loss=self.loss, after=self.follow)
+        if self.discriminator is None:
+            return (learn,)
+        penalty = Update(
+            name="penalty", trains="discriminator", loss=self.penalty_loss, every=_PENALTY_EVERY, second_order=True
+        )
+        return penalty, Update(trains="discriminator", loss=self.discriminator_loss), learn
 
     def loss(self, batch: Batch, samples_seen: int) -> Terms:
         x = self.observed(batch.x)
         mu, logvar = self.autoencoder.encode(x)
-        z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
+        z = self.sampled(mu, logvar)
         output = self.autoencoder.decoder(z)
         rates = kl_to_standard_normal(mu, logvar)
-        distortion = -self.likelihood.log_prob(x, output).mean()
+        distortions = -self.likelihood.log_prob(x, output)
+        distortion = distortions.mean()
         weight = self.kl_weight(samples_seen)
         loss = distortion + weight * rates.clamp(min=self.config.free_nats).sum(1).mean()
         terms = {
@@ -82,7 +99,47 @@ class Vae(Model):
             y = batch.cond["label"].repeat(_PRIOR_DRAWS) if self.classes else None
             terms["prior"] = self.autoencoder.prior.loss(z.detach().repeat(_PRIOR_DRAWS, 1), y)
             loss = loss + terms["prior"]
+        if self.discriminator is not None:
+            terms["adversarial"] = self.adversarial(x, output, distortions)
+            loss = loss + terms["adversarial"]
         return {"loss": loss, **terms}
+
+    # -- reconstructions that a discriminator cannot tell from what they are of (Larsen et al. 2016, VAE-GAN) ----------
+
+    def adversarial(self, x: Tensor, output: Tensor, distortion: Tensor) -> Tensor:
+        """What a discriminator says of reconstructions beside what they are of. Each is weighted such that its gradient
+        is `config.adversarial` times as long as that of its distortion (Esser et al. 2021, VQGAN, equation 7, weigh a
+        whole batch, which would tie samples together)."""
+        assert self.discriminator is not None
+        reconstruction = self.likelihood.mean(output)
+        losses = F.softplus(self.discriminator(x) - self.discriminator(reconstruction)).float().squeeze(1)
+        pull, push = (
+            torch.autograd.grad(total.sum(), output, retain_graph=True)[0].flatten(1).norm(dim=1)
+            for total in (distortion, losses)
+        )
+        return self.config.adversarial * (losses * pull / (push + _LEAST_PUSH)).mean()
+
+    def discriminator_loss(self, batch: Batch, samples_seen: int) -> Terms:
+        assert self.discriminator is not None
+        x, reconstruction = self.original_and_again(batch)
+        real, fake = self.discriminator(torch.cat([x, reconstruction])).float().chunk(2)
+        return {"loss": _GAME.discriminator(real, fake), "pair_sign": (real - fake).sign().mean()}
+
+    def penalty_loss(self, batch: Batch, samples_seen: int) -> Terms:
+        assert self.discriminator is not None
+        both = torch.cat(self.original_and_again(batch))
+        r1, r2 = squared_gradient_norm(lambda x, _: self.discriminator(x), both, None).chunk(2)  # type: ignore[misc]
+        gamma = _GAMMA_PER_VALUE * math.prod(self.spec.shape)
+        return {"loss": 0.5 * gamma * _PENALTY_EVERY * (r1.mean() + r2.mean()), "r1": r1.mean(), "r2": r2.mean()}
+
+    def original_and_again(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            x = self.observed(batch.x)
+            return x, self.reconstructed(self.sampled(*self.autoencoder.encode(x)))
+
+    def sampled(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        """z ~ q(z|x)."""
+        return mu + (0.5 * logvar).exp() * torch.randn_like(mu)
 
     def follow(self, terms: Terms) -> None:
         """The optimal sigma is that of the errors just made."""
@@ -104,9 +161,8 @@ class Vae(Model):
     def evaluate(self, batch: Batch) -> Terms:
         x = self.observed(batch.x)
         mu, logvar = self.autoencoder.encode(x)
-        z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
         rates = kl_to_standard_normal(mu, logvar)
-        distortion = -self.likelihood.log_prob(x, self.autoencoder.decoder(z)).mean()
+        distortion = -self.likelihood.log_prob(x, self.autoencoder.decoder(self.sampled(mu, logvar))).mean()
         nats = rates.sum(1).mean() + distortion
         error = self.reconstructed(mu) - x
         terms = {
@@ -162,18 +218,27 @@ class Vae(Model):
         return self.reconstructed(self.latents(request))
 
     def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
-        return self.reconstructed(along_circle(self.latents(first), self.latents(second), weight[:, None]))
+        """From noise on the way between theirs: what the prior makes of it is a sample like any other."""
+        return self.reconstructed(self.latents(first, second, weight[:, None]))
 
     def vary(self, x: Tensor, request: Request, strength: float) -> Tensor:
         """On the way from the latent of x to that of a new sample, of the same label where there is one."""
         return self.reconstructed(along_circle(self.to_latent(x), self.latents(request), torch.tensor(strength)))
 
-    def latents(self, request: Request) -> Tensor:
-        noise, prior = request.noise(self.config.latent_dim) * request.truncation, self.autoencoder.prior
+    def latents(self, request: Request, other: Request | None = None, weight: Tensor | None = None) -> Tensor:
+        """Drawn from the prior; with another request, `weight` (B, 1) of the way to it."""
+        noise, prior = self.noise(request), self.autoencoder.prior
+        if other is not None and weight is not None:
+            noise = along_circle(noise, self.noise(other), weight)
         if prior is None:
             return noise
-        y = request.cond["label"] if self.classes else None
-        return prior.sample(noise, y, steps=self.config.prior_steps)
+        label = prior.label(request.cond["label"] if self.classes else None)
+        if other is not None and weight is not None and label is not None:
+            label = torch.lerp(label, prior.label(other.cond["label"]), weight)  # type: ignore[arg-type]
+        return prior.sample(noise, label, steps=self.config.prior_steps)
+
+    def noise(self, request: Request) -> Tensor:
+        return request.noise(self.config.latent_dim) * request.truncation
 
     def reconstructed(self, z: Tensor) -> Tensor:
         """The mean of p(x|z), in model units."""

@@ -3,10 +3,10 @@
     pip install --no-deps pythae
     python scripts/nats.py PATH.npz [--epochs 60] [--latents 16] [--samples 200]
 
-Both have one hidden layer of 512 units on each side, learn from the same pictures, of which the lighter half of the grey
-levels is white, in batches of 64 at a rate of 1e-3, and keep the weights of the epoch with the best held-out bound. Each
-is measured by its own importance-weighted bound; pythae's `get_nll` returns the logarithm of p(x), so its sign is
-turned. Without pythae ours alone is printed.
+Both have one hidden layer of 512 units on each side, learn from the same pictures, of which the lighter half of the
+grey levels is white, in batches of 64 at a rate of 1e-3, and keep the weights of the epoch with the best held-out
+bound. Each is measured by its own importance-weighted bound; pythae's `get_nll` returns the logarithm of p(x), so its
+sign is turned. Without pythae ours alone is printed.
 """
 
 from __future__ import annotations
@@ -22,33 +22,43 @@ import torch
 from torch import Tensor
 
 import genai
+from genai.config import compose_data
 from genai.console import Console
+from genai.data.source import open_data
 from genai.factory import open_dataset, open_trained
 from genai.models.likelihood import binarised
 
 HIDDEN, BATCH, RATE = 512, 64, 1e-3
+HELD_OUT = "data.valid_fraction=0.2"
 
 
 def ours(path: str, epochs: int, latents: int, samples: int, folder: str) -> tuple[float, float, Any]:
     quiet = Console(quiet=True)
+    count = len(open_data(compose_data(path, [HELD_OUT]), predicts="data").train)
     began = time.perf_counter()
     run = genai.train(
-        "vae", f"data.path={path}", "experiment=vae/digits_nats", f"model.latent_dim={latents}", "trainer.max_minutes=null",
-        f"run.dir={folder}/ours", f"trainer.max_samples={epochs * _count(path)}", f"trainer.batch_size={BATCH}",
-        f"net.width={HIDDEN}", "net.layers=1", "optim=adam", f"optim.lr={RATE}", "optim.schedule=constant",
-        f"trainer.eval_every={_count(path) // BATCH}", "trainer.save_every=0", "trainer.preview_every=0",
-        "trainer.ema_half_life_samples=null", console=quiet,
-    )  # fmt: skip
+        "vae",
+        "experiment=vae/digits_nats",
+        f"data.path={path}",
+        HELD_OUT,
+        f"model.latent_dim={latents}",
+        f"net.width={HIDDEN}",
+        "net.layers=1",
+        "optim=adam",
+        f"optim.lr={RATE}",
+        "optim.schedule=constant",
+        f"trainer.batch_size={BATCH}",
+        "trainer.max_minutes=null",
+        f"trainer.max_samples={epochs * count}",
+        f"trainer.eval_every={count // BATCH}",
+        "trainer.preview_every=0",
+        "trainer.ema_half_life_samples=null",
+        f"run.dir={folder}/ours",
+        console=quiet,
+    )
     seconds = time.perf_counter() - began
     figures = genai.evaluate(run, f"sampling.importance_samples={samples}", step="best", console=quiet)
     return figures[f"nll_nats_bound_s{samples}"], seconds, open_dataset(open_trained(run.path).config, None)
-
-
-def _count(path: str) -> int:
-    from genai.config import compose_data
-    from genai.data.source import open_data
-
-    return len(open_data(compose_data(path, []), predicts="data").train)
 
 
 def theirs(

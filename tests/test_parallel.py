@@ -50,6 +50,11 @@ def training(model: str, folder: Path, *overrides: str) -> list[str]:
             ["data=digits", "net.width=8", "model.loss=hinge", "trainer.max_steps=20", "trainer.max_minutes=null"],
             marks=pytest.mark.slow,
         ),
+        # A deviation that follows the error, and a discriminator weighed at each sample.
+        (
+            "vae",
+            ["data=digits", "net.width=8", "model.adversarial=0.5", "trainer.max_steps=20", "trainer.max_minutes=null"],
+        ),
         ("probe_chars", ["trainer.max_steps=20"]),  # too few held-out words for both processes
         pytest.param("probe_gan", ["trainer.max_steps=20"], marks=pytest.mark.slow),
         pytest.param("probe_softmax", ["trainer.max_steps=20", "optim=adam"], marks=pytest.mark.slow),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from genai.models.likelihood import (
 from genai.models.vae import Vae, kl_to_standard_normal
 from genai.nets import ConvConfig, MlpConfig
 from genai.solvers.ode import midpoint
+from harness import config_of, differences, forked, metrics, train
 
 CONFIG = VaeConfig(name="vae", nets={}, latent_dim=3, prior_width=16, prior_layers=1)
 PICTURES = Spec(kind="real", shape=(1, 8, 8), modality="image", cond={"label": label_spec(3)})
@@ -389,3 +391,19 @@ def test_between_two_samples_lies_a_smooth_way() -> None:
     steps = [between(w / 20) for w in range(21)]
     moves = torch.stack([(b - a).flatten(1).norm(dim=1) for a, b in pairwise(steps)])
     assert (moves.max(0).values < 5 * moves.mean(0) + 1e-6).all()
+
+
+def test_resume_in_the_middle_of_the_warm_up_is_bit_exact(tmp_path: Path) -> None:
+    """Also of the deviation, which follows the error and is no weight."""
+    settings = ("data=digits", "net.width=8", "trainer.max_minutes=null", "trainer.max_steps=6", "trainer.save_every=2",
+                "model.kl_warmup_samples=1000", "model.adversarial=0.5", "trainer.log_every=1")  # fmt: skip
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    config = config_of("vae", whole, *settings)
+    assert forked(lambda: train(config)) == 0
+    config = config_of("vae", halves, *settings)
+    assert forked(lambda: train(config), faults="kill@step:3") == -9
+    assert forked(lambda: train(config, resume=True)) == 0
+    assert differences(whole, halves) == []
+    weights = [line["autoencoder/kl_weight"] for line in metrics(whole)]
+    assert weights == sorted(weights)
+    assert 0 == weights[0] < weights[-1] < 0.1

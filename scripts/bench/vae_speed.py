@@ -37,7 +37,8 @@ def own(folder: str, batch: int) -> tuple[Trainer, Tensor]:
     config = compose_train(
         "vae",
         ["experiment=vae/digits_nats", "data=fashion_mnist", f"model.latent_dim={LATENTS}", "net.width=512",
-         "net.layers=1", "optim=adam", "optim.lr=1e-3", f"trainer.batch_size={batch}", f"run.dir={folder}/ours", "dtype=fp32"],
+         "net.layers=1", "optim=adam", "optim.lr=1e-3", f"trainer.batch_size={batch}", f"run.dir={folder}/ours",
+         "dtype=fp32"],
     )  # fmt: skip
     data = open_data(config.data, predicts="data")
     runtime = device.start("cpu", "fp32")
@@ -84,7 +85,8 @@ def main() -> None:
     ratios = [their / our for their, our in times[1:]]
     print(
         f"VAE of fully connected layers, batch {given.batch}: pythae {1e3 * theirs:.2f} ms a step, ours "
-        f"{1e3 * ours:.2f}, {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})  (limit {LIMIT_RATIO})"
+        f"{1e3 * ours:.2f}, {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})  "
+        f"(limit {LIMIT_RATIO})"
     )
     sys.exit(1 if statistics.median(ratios) < LIMIT_RATIO else 0)
 

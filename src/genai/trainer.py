@@ -379,10 +379,14 @@ class Trainer:
 
     def _log(self) -> dict[str, float]:
         """The means since the last log; raises NonFiniteError if the device's flag says so. The loop's one sync."""
-        if self._bad_step is not None and (bad := int(self._bad_step)) >= 0:
-            raise self._non_finite(bad, "a loss or gradient")
+        self._refuse_bad_step()
         rates = {f"lr/{name}": learner.optimizer.param_groups[0]["lr"] for name, learner in self.learners.items()}
         return {**self.meters.means(), "samples_per_second": self.pace.since_log(self.state.samples), **rates}
+
+    def _refuse_bad_step(self) -> None:
+        """Raises NonFiniteError where a step on the device was not finite."""
+        if self._bad_step is not None and (bad := int(self._bad_step)) >= 0:
+            raise self._non_finite(bad, "a loss or gradient")
 
     def _write(self, record: Mapping[str, float]) -> None:
         state = self.state
@@ -420,6 +424,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes a checkpoint of this step, then prunes old ones."""
+        self._refuse_bad_step()  # what follows statistics (Update.after) has no flag of its own
         if self.run is None:
             return
         state = self.state

@@ -49,4 +49,4 @@ class VaeConfig(ModelConfig):
     prior: Literal["flow", "normal"] = "flow"  # what samples are drawn from
     prior_width: Count = 256
     prior_layers: Count = 3
-    prior_steps: Count = 20  # evaluations of the flow for a sample
+    prior_steps: Count = 20  # from noise to a latent, two evaluations each

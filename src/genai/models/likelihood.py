@@ -109,8 +109,6 @@ class LogisticMixture(Likelihood):
     """A mixture of logistics for each pixel; green depends on red, and blue on both (Salimans et al. 2017, PixelCNN++,
     equations 2 and 3)."""
 
-    discrete = True
-
     def __init__(self, spec: Spec, parts: int) -> None:
         super().__init__()
         _refuse_no_picture(spec, "logistic_mixture")

@@ -337,6 +337,14 @@ def test_the_penalty_is_that_of_the_gradients_at_originals_and_at_reconstruction
     torch.testing.assert_close(terms["loss"], 0.5 * 4e-4 * 64 * 8 * (found[0] + found[1]))
 
 
+@pytest.mark.parametrize(
+    ("latents", "active", "rings"), [(1, 1.0, False), (1, 0.0, True), (5, 1.0, True), (5, 2.0, False)]
+)
+def test_a_collapse_is_told_and_one_latent_that_speaks_is_none(latents: int, active: float, rings: bool) -> None:
+    (alarm,) = vae(latent_dim=latents).alarms()
+    assert (alarm.measure({"valid/active_units": active}) < alarm.below) is rings
+
+
 # -- the learned prior -------------------------------------------------------------------------------------------------
 
 

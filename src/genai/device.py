@@ -246,7 +246,7 @@ def _no_more_than_there_is() -> Iterator[None]:
 def _usable_bytes() -> int:
     """What this process holds and what is free for it, by Linux and by the container's limit (cgroup v2 or v1).
 
-    Raises OSError elsewhere.
+    Raises OSError or KeyError where the system does not tell.
     """
     with open("/proc/meminfo") as file:
         machine = {line.split()[0]: int(line.split()[1]) * 1024 for line in file}
@@ -262,8 +262,8 @@ def _usable_bytes() -> int:
                 # Cached files count as used, and give way.
                 free = min(free, int(limit.read()) - int(use.read()) + int(stat[cached]))
     with open("/proc/self/status") as file:
-        held = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData:"))
-    return held + max(free, 0)
+        status = dict(line.split(":", 1) for line in file)
+    return int(status["VmData"].split()[0]) * 1024 + max(free, 0)
 
 
 def devices() -> list[str]:

@@ -80,14 +80,15 @@ def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling
         what = f"the model was trained with {classes} classes, the data have {found or 'none'}"
         raise DataError(what, fix="give the data the same classes, as sub-folders or in `labels`")
     model, samples = trained.model, sampling.importance_samples
+    if samples > 1:
+        require(model, BoundsLikelihood, "has no bound that rises with sampling.importance_samples")
 
     def measure(batch: Batch) -> Terms:
         terms = model.evaluate(batch)
-        return terms | model.evaluate_bound(batch, samples) if isinstance(model, BoundsLikelihood) else terms
+        if samples > 1 and isinstance(model, BoundsLikelihood):
+            terms |= model.evaluate_bound(batch, samples)
+        return terms
 
-    if samples == 1:
-        return held_out_terms(model, split, runtime, sampling.batch_size, trained.config.seed)
-    require(model, BoundsLikelihood, "has no bound that rises with sampling.importance_samples")
     return held_out_terms(model, split, runtime, sampling.batch_size, trained.config.seed, measure=measure)
 
 

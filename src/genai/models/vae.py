@@ -135,7 +135,7 @@ class Vae(Model):
     def original_and_again(self, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             x = self.observed(batch.x)
-            return x, self.reconstructed(self.sampled(*self.autoencoder.encode(x)))
+            return x, self.from_latent(self.sampled(*self.autoencoder.encode(x)))
 
     def sampled(self, mu: Tensor, logvar: Tensor) -> Tensor:
         """z ~ q(z|x)."""
@@ -164,17 +164,21 @@ class Vae(Model):
         rates = kl_to_standard_normal(mu, logvar)
         distortion = -self.likelihood.log_prob(x, self.autoencoder.decoder(self.sampled(mu, logvar))).mean()
         nats = rates.sum(1).mean() + distortion
-        error = self.reconstructed(mu) - x
-        terms = {
-            "nll_nats_bound": nats,
+        error = self.from_latent(mu) - x
+        return {
+            **self.bound_terms(nats),
             "rate_nats": rates.sum(1).mean(),
             "distortion_nats": distortion,
             # Of pictures on 0 to 1, of other data in units of their deviation.
             "mse": error.square().mean() / (4 if self.spec.modality == "image" else 1),
             "active_units": (rates.mean(0) > _ACTIVE).to(nats.dtype).sum(),
         }
+
+    def bound_terms(self, nats: Tensor, suffix: str = "") -> Terms:
+        """A bound in nats and, of probabilities, in bits for each value of x."""
+        terms = {f"nll_nats_bound{suffix}": nats}
         if self.likelihood.discrete:
-            terms["bits_per_dim_bound"] = nats / (math.prod(self.spec.shape) * math.log(2))
+            terms[f"bits_per_dim_bound{suffix}"] = nats / (math.prod(self.spec.shape) * math.log(2))
         return terms
 
     def log_likelihood_bound(self, batch: Batch, samples: int) -> Tensor:
@@ -194,18 +198,14 @@ class Vae(Model):
         return torch.cat(weights).logsumexp(0) - math.log(samples)
 
     def evaluate_bound(self, batch: Batch, samples: int) -> Terms:
-        nats = -self.log_likelihood_bound(batch, samples).mean()
-        terms = {f"nll_nats_bound_s{samples}": nats}
-        if self.likelihood.discrete:
-            terms[f"bits_per_dim_bound_s{samples}"] = nats / (math.prod(self.spec.shape) * math.log(2))
-        return terms
+        return self.bound_terms(-self.log_likelihood_bound(batch, samples).mean(), f"_s{samples}")
 
     def alarms(self) -> Sequence[Alarm]:
         return (
             Alarm(
                 name="latents that say something",
                 measure=lambda terms: terms["valid/active_units"],
-                below=1.5,
+                below=min(1.5, self.config.latent_dim - 0.5),  # one of several, or none at all
                 steps=1000,
                 says="the decoder does without the latents (posterior collapse) - start again with "
                 "model.kl_warmup_samples=100000, model.free_nats=0.1 or a smaller model.beta",
@@ -215,15 +215,15 @@ class Vae(Model):
     # -- drawing -------------------------------------------------------------------------------------------------------
 
     def draw(self, request: Request) -> Tensor:
-        return self.reconstructed(self.latents(request))
+        return self.from_latent(self.latents(request))
 
     def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
         """From noise on the way between theirs: what the prior makes of it is a sample like any other."""
-        return self.reconstructed(self.latents(first, second, weight[:, None]))
+        return self.from_latent(self.latents(first, second, weight[:, None]))
 
     def vary(self, x: Tensor, request: Request, strength: float) -> Tensor:
         """On the way from the latent of x to that of a new sample, of the same label where there is one."""
-        return self.reconstructed(along_circle(self.to_latent(x), self.latents(request), torch.tensor(strength)))
+        return self.from_latent(along_circle(self.to_latent(x), self.latents(request), torch.tensor(strength)))
 
     def latents(self, request: Request, other: Request | None = None, weight: Tensor | None = None) -> Tensor:
         """Drawn from the prior; with another request, `weight` (B, 1) of the way to it."""
@@ -240,17 +240,14 @@ class Vae(Model):
     def noise(self, request: Request) -> Tensor:
         return request.noise(self.config.latent_dim) * request.truncation
 
-    def reconstructed(self, z: Tensor) -> Tensor:
-        """The mean of p(x|z), in model units."""
-        return self.likelihood.mean(self.autoencoder.decoder(z))
-
     # -- as a first stage ----------------------------------------------------------------------------------------------
 
     def to_latent(self, x: Tensor) -> Tensor:
         return self.autoencoder.encode(self.observed(x))[0]
 
     def from_latent(self, latent: Tensor) -> Tensor:
-        return self.reconstructed(latent)
+        """The mean of p(x|z), in model units."""
+        return self.likelihood.mean(self.autoencoder.decoder(latent))
 
     def latent_spec(self) -> Spec:
         return Spec(kind="real", shape=(self.config.latent_dim,), modality="latent")

@@ -142,7 +142,8 @@ def test_held_out_terms_are_finite_scalars(model: str, tmp_path: Path) -> None:
     config, data, built = opened(model, tmp_path)
     runtime = start(config.device, config.dtype, threads=1)
     split = data.valid or data.train
-    terms = built.evaluate(split.fetch(torch.arange(min(8, len(split)))).to(runtime.device, runtime.dtype))
+    batch = split.fetch(torch.arange(min(8, len(split)))).to(runtime.device, runtime.dtype)
+    terms = built.conclude(built.evaluate(batch))
     assert terms
     for name, value in terms.items():
         assert value.ndim == 0, name

@@ -17,6 +17,7 @@ from torch import Tensor
 from genai.contract import Batch, Request, Spec, label_spec
 from genai.errors import ConfigError
 from genai.models import VaeConfig
+from genai.models.bottleneck import GaussianPosterior, Posterior, kl_to_standard_normal
 from genai.models.flow_prior import FlowPrior
 from genai.models.likelihood import (
     Bernoulli,
@@ -27,7 +28,7 @@ from genai.models.likelihood import (
     level_of,
     log_prob_of_level,
 )
-from genai.models.vae import Vae, kl_to_standard_normal
+from genai.models.vae import Vae
 from genai.nets import ConvConfig, MlpConfig
 from genai.solvers.ode import midpoint
 from harness import config_of, differences, forked, metrics, train
@@ -127,7 +128,7 @@ def test_the_gaussian_equals_scipy_s_and_follows_the_error() -> None:
     np.testing.assert_allclose(likelihood.log_prob(x, output).numpy(), exact, rtol=1e-5)
     optimal = Gaussian(POINTS, sigma="optimal")
     for _ in range(200):
-        optimal.follow(torch.tensor(0.04))
+        optimal.follow({"squared_error": torch.tensor(0.04)})
     assert optimal.log_sigma.exp().item() == pytest.approx(0.2, rel=1e-3)
 
 
@@ -171,10 +172,10 @@ class Linear(Vae):
             self.autoencoder.decoder.bias.copy_(self.offset)
         self.autoencoder.encode = self.posterior  # type: ignore[method-assign]
 
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, x: Tensor) -> Posterior:
         covariance = torch.linalg.inv(torch.eye(2).to(x) + self.weight.T @ self.weight / 0.25)
         mu = (x - self.offset) @ (covariance @ self.weight.T / 0.25).T + 0.2
-        return mu, (covariance.diag().log() + 0.3).expand(len(x), 2)
+        return GaussianPosterior(mu, (covariance.diag().log() + 0.3).expand(len(x), 2))
 
     def exact(self, x: Tensor) -> np.ndarray:
         covariance = (self.weight @ self.weight.T + 0.25 * torch.eye(2)).numpy()
@@ -216,7 +217,9 @@ def test_a_bound_that_forgets_a_part_is_found_out(forgotten: str, monkeypatch: p
     model, data, exact = linear()
     torch.manual_seed(1)
     x, samples = data.x, 500
-    mu, logvar = model.autoencoder.encode(x)
+    posterior = model.posterior(x)
+    assert isinstance(posterior, GaussianPosterior)
+    mu, logvar = posterior.mu, posterior.logvar
     e = torch.randn(samples, *mu.shape).double()
     z = mu + (0.5 * logvar).exp() * e
     parts = {"log_q": -0.5 * (e.square() + logvar).sum(-1), "log_p": -0.5 * z.square().sum(-1)}
@@ -261,7 +264,7 @@ def test_the_prior_s_loss_teaches_the_encoder_nothing() -> None:
         model = vae(prior=prior)
         torch.manual_seed(0)
         model.loss(batch(), 0)["loss"].backward()  # type: ignore[no-untyped-call]
-        gradient = model.autoencoder.posterior.out.weight.grad
+        gradient = model.autoencoder.encoder.out.weight.grad
         assert gradient is not None
         if prior == "flow":
             first = gradient.clone()
@@ -378,7 +381,7 @@ def test_a_flow_learns_where_the_latents_of_each_class_lie() -> None:
 def test_a_model_without_a_learned_prior_knows_no_labels() -> None:
     assert vae(prior="normal").spec.label_classes == 0
     assert vae().spec.label_classes == 3
-    noise = vae(prior="normal").latents(request(500))
+    noise = vae(prior="normal").drawn(request(500))
     assert stats.kstest(noise.flatten().numpy(), "norm").pvalue > 1e-3
 
 

@@ -162,6 +162,10 @@ class Model(nn.Module, ABC):
     def evaluate(self, batch: Batch) -> Terms:
         """Held-out terms that average by weight, units in their names."""
 
+    def conclude(self, means: Terms) -> Terms:
+        """The figures of held-out means; terms of several values become figures here."""
+        return means
+
 
 @runtime_checkable
 class Interpolates(Protocol):

@@ -41,7 +41,8 @@ def held_out_terms(
     stopped: Callable[[], bool] = lambda: False,
     measure: Callable[[Batch], Terms] | None = None,
 ) -> dict[str, float]:
-    """`measure` (model.evaluate) averaged by weight over a split or its samples of `index`, shared by the processes.
+    """Figures of `measure` (model.evaluate) averaged by weight over a split or its samples of `index`, shared by the
+    processes.
 
     A process for which no part is left evaluates the first one with a weight of zero: all must name the same terms.
     """
@@ -66,7 +67,8 @@ def held_out_terms(
                 totals[name] = totals.get(name, torch.zeros_like(weight_sum)) + term.to(weight_sum) * weight
     names = sorted(totals)
     runtime.sum([weight_sum, *(totals[name] for name in names)])
-    return {name: float(totals[name] / weight_sum) for name in names}
+    figures = model.conclude({name: totals[name] / weight_sum for name in names})
+    return {name: float(figure) for name, figure in figures.items()}
 
 
 def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling: SamplingConfig) -> dict[str, float]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from genai.registry import Component
-from genai.schema import Count, Fraction, ModelConfig, Natural, NonNegative, Positive
+from genai.schema import Count, Fraction, ModelConfig, Natural, NonNegative, Positive, Range
 
 COMPONENTS: dict[str, Component] = {
     "gan": Component(
@@ -38,10 +38,15 @@ class GanConfig(ModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class VaeConfig(ModelConfig):
-    likelihood: Literal["gaussian", "bernoulli", "logistic", "logistic_mixture"] = "gaussian"
+    likelihood: Literal["gaussian", "laplace", "bernoulli", "logistic", "logistic_mixture"] = "gaussian"
     sigma: Positive | Literal["optimal", "learned"] = "optimal"  # of the gaussian
     binarise: Literal["dynamic", "fixed"] = "dynamic"  # for bernoulli
-    latent_dim: Count = 32
+    latents: Literal["gaussian", "fsq", "vq"] = "gaussian"
+    downsample: Count | None = None  # values a side that a position of a map of latents stands for; null: a vector
+    latent_dim: Count = 32  # of the vector, or of each position
+    levels: tuple[Annotated[int, Range(low=3, high=1000)], ...] = (8, 6, 5)  # of fsq
+    codes: Annotated[int, Range(low=2, high=1 << 20)] = 512  # of vq
+    commitment: NonNegative = 0.25  # of the encoder to the codes of vq
     beta: NonNegative = 1.0  # weight of the rate; 1: a bound on log p(x)
     kl_warmup_samples: Natural = 0  # over which that weight rises from 0
     adversarial: NonNegative = 0.0  # length of a discriminator's gradient over that of the distortion; 0: none

@@ -1,8 +1,8 @@
-"""Variational autoencoder (Kingma & Welling 2014).
+"""Variational autoencoder (Kingma & Welling 2014), also with codes for latents (van den Oord et al. 2017, VQ-VAE).
 
-Symbols: x data, z latent, q(z|x) the encoder's posterior, a Gaussian of mean mu and log-variance logvar, p(z) = N(0,I),
-p(x|z) the decoder's likelihood. The rate KL(q(z|x) || p(z)) and the distortion -log p(x|z) are in nats, summed over
-latents and over values of x; with beta = 1 their sum is a bound on -log p(x).
+Symbols: x data, z latents, a vector or a map, q(z|x) the encoder's posterior, p(z) = N(0,I) or even over codes, p(x|z)
+the decoder's likelihood. The rate KL(q(z|x) || p(z)) and the distortion -log p(x|z) are in nats, summed over latents
+and over values of x; with beta = 1 their sum is a bound on -log p(x).
 """
 
 from __future__ import annotations
@@ -18,40 +18,47 @@ from torch import Tensor, nn
 from genai.contract import Alarm, Batch, Model, Request, Spec, Terms, Update
 from genai.models import VaeConfig
 from genai.models.adversarial import GAMES, squared_gradient_norm
+from genai.models.bottleneck import Posterior, bottleneck_of
 from genai.models.flow_prior import FlowPrior
 from genai.models.latents import along_circle
-from genai.models.likelihood import Bernoulli, Gaussian, Likelihood, binarised, likelihood_of
+from genai.models.likelihood import Bernoulli, Likelihood, binarised, likelihood_of
 from genai.nets.family import family
 from genai.schema import NetConfig
 
-_MOST_LOG_VARIANCE = 10.0
-_ACTIVE = 0.01  # nats that a latent tells on average, below which it counts as collapsed
 _PRIOR_DRAWS = 4  # noises and times for each latent that the prior learns from: they cost next to nothing
 _GAME = GAMES["relativistic"]  # a reconstruction against what it is of
 _LEAST_PUSH = 1e-6
 _PENALTY_EVERY, _GAMMA_PER_VALUE = 8, 4e-4  # as in the GAN
+_FEW_CODES = 0.1  # of all, in the held-out data
 _AT_ONCE = 2048  # latents decoded at a time for the importance-weighted bound
 
 
 class Autoencoder(nn.Module):
-    """Encoder, decoder, likelihood, and the prior that samples are drawn from: one optimizer trains them together."""
+    """Encoder, bottleneck, decoder, likelihood, and the prior that samples are drawn from: one optimizer trains them
+    together."""
 
     def __init__(self, *, spec: Spec, config: VaeConfig, classes: int, net: NetConfig) -> None:
         super().__init__()
         self.likelihood = likelihood_of(config, spec)
-        self.posterior = family(net).encoder(spec=spec, config=net, outputs=2 * config.latent_dim)
+        self.bottleneck = bottleneck_of(config)
+        build, factor = family(net), config.downsample
+        self.encoder = build.encoder(spec=spec, config=net, outputs=self.bottleneck.outputs, factor=factor)
         output = replace(spec, shape=(self.likelihood.channels, *spec.shape[1:]), modality="latent")
-        self.decoder = family(net).decoder(spec=output, inputs=config.latent_dim, config=net)
+        self.decoder = build.decoder(spec=output, inputs=self.bottleneck.channels, config=net, factor=factor)
+        self.shape = (self.bottleneck.channels, *self.encoder.shape[1:])  # of z
         self.prior = None
         if config.prior == "flow":
             self.prior = FlowPrior(
-                latent_dim=config.latent_dim, classes=classes, width=config.prior_width, layers=config.prior_layers
+                latent_dim=math.prod(self.shape),
+                classes=classes,
+                width=config.prior_width,
+                layers=config.prior_layers,
             )
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x -> mu, logvar: (B, latent_dim) each, out of bf16."""
-        mu, logvar = self.posterior(x).to(x.dtype).chunk(2, dim=1)
-        return mu, _MOST_LOG_VARIANCE * torch.tanh(logvar / _MOST_LOG_VARIANCE)
+    def encode(self, x: Tensor) -> Posterior:
+        """q(z|x), out of bf16."""
+        posterior: Posterior = self.bottleneck(self.encoder(x).to(x.dtype))
+        return posterior
 
 
 class Vae(Model):
@@ -64,7 +71,8 @@ class Vae(Model):
         self.autoencoder = Autoencoder(spec=spec, config=config, classes=self.classes, net=net)
         self.discriminator = None
         if config.adversarial:
-            self.discriminator = family(net).encoder(spec=spec, config=net, outputs=1)
+            # Of a map it judges each position.
+            self.discriminator = family(net).encoder(spec=spec, config=net, outputs=1, factor=config.downsample)
 
     @property
     def likelihood(self) -> Likelihood:
@@ -81,10 +89,10 @@ class Vae(Model):
 
     def loss(self, batch: Batch, samples_seen: int) -> Terms:
         x = self.observed(batch.x)
-        mu, logvar = self.autoencoder.encode(x)
-        z = self.sampled(mu, logvar)
+        posterior = self.autoencoder.encode(x)
+        z = posterior.sample()
         output = self.autoencoder.decoder(z)
-        rates = kl_to_standard_normal(mu, logvar)
+        rates = posterior.rates()
         distortions = -self.likelihood.log_prob(x, output)
         distortion = distortions.mean()
         weight = self.kl_weight(samples_seen)
@@ -92,12 +100,16 @@ class Vae(Model):
         terms = {
             "rate_nats": rates.sum(1).mean(),
             "distortion_nats": distortion,
-            "squared_error": (self.likelihood.mean(output) - x).square().mean(),
+            **self.likelihood.errors(x, output),
             "kl_weight": torch.full_like(loss, weight),
+            **posterior.terms(),
         }
+        if "commitment" in terms:
+            loss = loss + math.prod(self.spec.shape) * terms["commitment"]
         if self.autoencoder.prior is not None:
             y = batch.cond["label"].repeat(_PRIOR_DRAWS) if self.classes else None
-            terms["prior"] = self.autoencoder.prior.loss(z.detach().repeat(_PRIOR_DRAWS, 1), y)
+            latent = self.standard(z.detach())
+            terms["prior"] = self.autoencoder.prior.loss(latent.repeat(_PRIOR_DRAWS, 1), y)
             loss = loss + terms["prior"]
         if self.discriminator is not None:
             terms["adversarial"] = self.adversarial(x, output, distortions)
@@ -112,7 +124,8 @@ class Vae(Model):
         whole batch, which would tie samples together)."""
         assert self.discriminator is not None
         reconstruction = self.likelihood.mean(output)
-        losses = F.softplus(self.discriminator(x) - self.discriminator(reconstruction)).float().squeeze(1)
+        pairs = self.discriminator(x) - self.discriminator(reconstruction)
+        losses = F.softplus(pairs.float()).flatten(1).mean(1)
         pull, push = (
             torch.autograd.grad(total.sum(), output, retain_graph=True)[0].flatten(1).norm(dim=1)
             for total in (distortion, losses)
@@ -128,23 +141,20 @@ class Vae(Model):
     def penalty_loss(self, batch: Batch, samples_seen: int) -> Terms:
         assert self.discriminator is not None
         both = torch.cat(self.original_and_again(batch))
-        r1, r2 = squared_gradient_norm(lambda x, _: self.discriminator(x), both, None).chunk(2)  # type: ignore[misc]
+        judge = self.discriminator
+        r1, r2 = squared_gradient_norm(lambda x, _: judge(x).flatten(1).mean(1), both, None).chunk(2)
         gamma = _GAMMA_PER_VALUE * math.prod(self.spec.shape)
         return {"loss": 0.5 * gamma * _PENALTY_EVERY * (r1.mean() + r2.mean()), "r1": r1.mean(), "r2": r2.mean()}
 
     def original_and_again(self, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             x = self.observed(batch.x)
-            return x, self.from_latent(self.sampled(*self.autoencoder.encode(x)))
-
-    def sampled(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        """z ~ q(z|x)."""
-        return mu + (0.5 * logvar).exp() * torch.randn_like(mu)
+            return x, self.decoded(self.autoencoder.encode(x).sample())
 
     def follow(self, terms: Terms) -> None:
-        """The optimal sigma is that of the errors just made."""
-        if isinstance(self.likelihood, Gaussian):
-            self.likelihood.follow(terms["squared_error"])
+        """The optimal deviation is that of the errors just made; codes move to what they stand for."""
+        self.likelihood.follow(terms)
+        self.autoencoder.bottleneck.follow(terms)
 
     def kl_weight(self, samples_seen: int) -> float:
         over = self.config.kl_warmup_samples
@@ -160,19 +170,23 @@ class Vae(Model):
 
     def evaluate(self, batch: Batch) -> Terms:
         x = self.observed(batch.x)
-        mu, logvar = self.autoencoder.encode(x)
-        rates = kl_to_standard_normal(mu, logvar)
-        distortion = -self.likelihood.log_prob(x, self.autoencoder.decoder(self.sampled(mu, logvar))).mean()
-        nats = rates.sum(1).mean() + distortion
-        error = self.from_latent(mu) - x
+        posterior = self.autoencoder.encode(x)
+        rate = posterior.rates().sum(1).mean()
+        distortion = -self.likelihood.log_prob(x, self.autoencoder.decoder(posterior.sample())).mean()
+        error = self.decoded(posterior.mode) - x
         return {
-            **self.bound_terms(nats),
-            "rate_nats": rates.sum(1).mean(),
+            **self.bound_terms(rate + distortion),
+            "rate_nats": rate,
             "distortion_nats": distortion,
             # Of pictures on 0 to 1, of other data in units of their deviation.
             "mse": error.square().mean() / (4 if self.spec.modality == "image" else 1),
-            "active_units": (rates.mean(0) > _ACTIVE).to(nats.dtype).sum(),
+            "l1": error.abs().mean(),  # in model units: of pictures on -1 to 1
+            **posterior.held_out(),
         }
+
+    def conclude(self, means: Terms) -> Terms:
+        scalars = {name: mean for name, mean in means.items() if mean.ndim == 0}
+        return scalars | self.autoencoder.bottleneck.conclude(means)
 
     def bound_terms(self, nats: Tensor, suffix: str = "") -> Terms:
         """A bound in nats and, of probabilities, in bits for each value of x."""
@@ -185,77 +199,92 @@ class Vae(Model):
         """(B,) nats: log of the mean over `samples` draws z ~ q(z|x) of p(x|z) p(z) / q(z|x), which lies below log p(x)
         on average and rises to it (Burda et al. 2016, importance-weighted autoencoders, equation 8)."""
         x = self.observed(batch.x)
-        mu, logvar = self.autoencoder.encode(x)
+        posterior = self.autoencoder.encode(x)
         weights = []
         for count in _parts(samples, max(1, _AT_ONCE // len(x))):
-            e = torch.randn(count, *mu.shape, device=mu.device, dtype=mu.dtype)
-            z = mu + (0.5 * logvar).exp() * e
-            log_q = -0.5 * (e.square() + logvar).sum(-1)  # both without the normal's constant, which cancels
-            log_p = -0.5 * z.square().sum(-1)
+            z, log_weight = posterior.weighted(count)
             output = self.autoencoder.decoder(z.flatten(0, 1))
             repeated = x.repeat(count, *[1] * (x.ndim - 1))
-            weights.append(self.likelihood.log_prob(repeated, output).view(count, -1) + log_p - log_q)
+            weights.append(self.likelihood.log_prob(repeated, output).view(count, -1) + log_weight)
         return torch.cat(weights).logsumexp(0) - math.log(samples)
 
     def evaluate_bound(self, batch: Batch, samples: int) -> Terms:
         return self.bound_terms(-self.log_likelihood_bound(batch, samples).mean(), f"_s{samples}")
 
     def alarms(self) -> Sequence[Alarm]:
+        if self.config.latents == "gaussian":
+            latents = math.prod(self.autoencoder.shape)
+            return (
+                Alarm(
+                    name="latents that say something",
+                    measure=lambda terms: terms["valid/active_units"],
+                    below=min(1.5, latents - 0.5),  # one of several, or none at all
+                    steps=1000,
+                    says="the decoder does without the latents (posterior collapse) - start again with "
+                    "model.kl_warmup_samples=100000, model.free_nats=0.1 or a smaller model.beta",
+                ),
+            )
         return (
             Alarm(
-                name="latents that say something",
-                measure=lambda terms: terms["valid/active_units"],
-                below=min(1.5, self.config.latent_dim - 0.5),  # one of several, or none at all
+                name="codes in use",
+                measure=lambda terms: terms["valid/codes_active"],
+                below=_FEW_CODES,
                 steps=1000,
-                says="the decoder does without the latents (posterior collapse) - start again with "
-                "model.kl_warmup_samples=100000, model.free_nats=0.1 or a smaller model.beta",
+                says="most codes stand for nothing - start again with fewer (model.levels=[5,5,5], model.codes=128)",
             ),
         )
 
     # -- drawing -------------------------------------------------------------------------------------------------------
 
     def draw(self, request: Request) -> Tensor:
-        return self.from_latent(self.latents(request))
+        return self.from_standard(self.drawn(request))
 
     def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
         """From noise on the way between theirs: what the prior makes of it is a sample like any other."""
-        return self.from_latent(self.latents(first, second, weight[:, None]))
+        return self.from_standard(self.drawn(first, second, weight[:, None]))
 
     def vary(self, x: Tensor, request: Request, strength: float) -> Tensor:
-        """On the way from the latent of x to that of a new sample, of the same label where there is one."""
-        return self.from_latent(along_circle(self.to_latent(x), self.latents(request), torch.tensor(strength)))
+        """On the way from the latents of x to those of a new sample, of the same label where there is one."""
+        known = self.standard(self.autoencoder.encode(self.observed(x)).mode)
+        return self.from_standard(along_circle(known, self.drawn(request), torch.tensor(strength)))
 
-    def latents(self, request: Request, other: Request | None = None, weight: Tensor | None = None) -> Tensor:
-        """Drawn from the prior; with another request, `weight` (B, 1) of the way to it."""
+    def drawn(self, request: Request, other: Request | None = None, weight: Tensor | None = None) -> Tensor:
+        """Standard latents from the prior; with another request, `weight` (B, 1) of the way to it."""
         noise, prior = self.noise(request), self.autoencoder.prior
         if other is not None and weight is not None:
             noise = along_circle(noise, self.noise(other), weight)
         if prior is None:
-            return noise
+            return self.standard(noise.unflatten(1, self.autoencoder.shape))
         label = prior.label(request.cond["label"] if self.classes else None)
         if other is not None and weight is not None and label is not None:
             label = torch.lerp(label, prior.label(other.cond["label"]), weight)  # type: ignore[arg-type]
         return prior.sample(noise, label, steps=self.config.prior_steps)
 
     def noise(self, request: Request) -> Tensor:
-        return request.noise(self.config.latent_dim) * request.truncation
+        return request.noise(math.prod(self.autoencoder.shape)) * request.truncation
+
+    def standard(self, z: Tensor) -> Tensor:
+        """z as the prior learns them, (B, latents): of mean 0 and deviation 1 where they are Gaussian."""
+        return self.autoencoder.bottleneck.standard(z).flatten(1)
+
+    def from_standard(self, latents: Tensor) -> Tensor:
+        """The mean of p(x|z), in model units."""
+        bottleneck = self.autoencoder.bottleneck
+        return self.decoded(bottleneck.settled(latents.unflatten(1, self.autoencoder.shape)))
+
+    def decoded(self, z: Tensor) -> Tensor:
+        return self.likelihood.mean(self.autoencoder.decoder(z))
 
     # -- as a first stage ----------------------------------------------------------------------------------------------
 
     def to_latent(self, x: Tensor) -> Tensor:
-        return self.autoencoder.encode(self.observed(x))[0]
+        return self.autoencoder.bottleneck.to_latent(self.autoencoder.encode(self.observed(x)).mode)
 
     def from_latent(self, latent: Tensor) -> Tensor:
-        """The mean of p(x|z), in model units."""
-        return self.likelihood.mean(self.autoencoder.decoder(latent))
+        return self.decoded(self.autoencoder.bottleneck.from_latent(latent, self.autoencoder.shape))
 
     def latent_spec(self) -> Spec:
-        return Spec(kind="real", shape=(self.config.latent_dim,), modality="latent")
-
-
-def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mu, e^logvar) || N(0, 1)) of each latent, in nats (Kingma & Welling 2014, appendix B)."""
-    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
+        return self.autoencoder.bottleneck.latent_spec(self.autoencoder.shape)
 
 
 def _parts(total: int, size: int) -> list[int]:

@@ -10,7 +10,9 @@ from genai.schema import Count, Natural, NetConfig, Positive
 
 COMPONENTS: dict[str, Component] = {
     "conv": Component(
-        "genai.nets.conv:Conv", "residual convolutions for images of 8 to 128 pixels", "genai.nets:ConvConfig"
+        "genai.nets.conv:Conv",
+        "residual convolutions for images of 8 to 128 pixels a side, and for sound",
+        "genai.nets:ConvConfig",
     ),
     "mlp": Component("genai.nets.mlp:Mlp", "fully connected layers for points and table rows", "genai.nets:MlpConfig"),
 }
@@ -21,7 +23,7 @@ class ConvConfig(NetConfig):
     width: Count = 32  # channels of the finest map; doubled at each halving
     max_width: Count = 64
     blocks: Count = 1  # residual blocks per resolution
-    patch: Literal[1, 2, 4] = 2  # pixels per side that one position of the finest map stands for
+    patch: Literal[1, 2, 4, 8, 16, 32] = 2  # values a side that one position of the finest map stands for
     style: bool = True  # the decoder's input also scales the channels of every block
 
 

@@ -14,19 +14,25 @@ from genai.schema import NetConfig
 
 
 class Vectors(Protocol):
-    """An encoder: x (B, *spec.shape) -> (B, features), after a rectifier unless `outputs` asked for so many."""
+    """An encoder: x (B, *spec.shape) -> (B, features), after a rectifier unless `outputs` asked for so many. With a
+    `factor` its outputs are a map, a position of which stands for so many values a side."""
 
     features: int
+    shape: tuple[int, ...]  # (features,), or of the map
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
 class EncoderBuilder(Protocol):
-    def __call__(self, *, spec: Spec, config: Any, outputs: int | None = None) -> Any: ...  # an nn.Module, a Vectors
+    def __call__(
+        self, *, spec: Spec, config: Any, outputs: int | None = None, factor: int | None = None
+    ) -> Any: ...  # an nn.Module, a Vectors
 
 
 class DecoderBuilder(Protocol):
-    def __call__(self, *, spec: Spec, inputs: int, config: Any) -> Any: ...  # an nn.Module (B, inputs) -> (B, *shape)
+    def __call__(
+        self, *, spec: Spec, inputs: int, config: Any, factor: int | None = None
+    ) -> Any: ...  # an nn.Module (B, inputs[, *map]) -> (B, *shape)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,11 @@ from genai.nets import MlpConfig
 from genai.nets.family import Family
 
 
+def _refuse_map(factor: int | None) -> None:
+    if factor is not None:
+        raise ConfigError("net 'mlp' has no maps, only vectors", fix="type net=conv")
+
+
 def _values(spec: Spec) -> int:
     if spec.kind != "real":
         raise ConfigError(f"net 'mlp' needs numbers, the data is {spec.modality} (ids)", fix="choose data of numbers")
@@ -34,10 +39,12 @@ class Encoder(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, *, spec: Spec, config: MlpConfig, outputs: int | None = None) -> None:
+    def __init__(self, *, spec: Spec, config: MlpConfig, outputs: int | None = None, factor: int | None = None) -> None:
         super().__init__()
+        _refuse_map(factor)
         values = _values(spec)
         self.features = outputs or config.width
+        self.shape = (self.features,)
         self.out = nn.Linear(config.width, outputs) if outputs else nn.Identity()
         # Random directions, lengths spread evenly from 1 to fourier_max: without high ones a plain MLP blurs modes.
         directions = nn.functional.normalize(torch.randn(config.fourier_features, values), dim=1)
@@ -54,8 +61,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """(B, inputs) -> (B, *spec.shape), unbounded."""
 
-    def __init__(self, *, spec: Spec, inputs: int, config: MlpConfig) -> None:
+    def __init__(self, *, spec: Spec, inputs: int, config: MlpConfig, factor: int | None = None) -> None:
         super().__init__()
+        _refuse_map(factor)
         self.shape = spec.shape
         self.hidden = _hidden(inputs, config)
         self.out = nn.Linear(config.width, _values(spec))

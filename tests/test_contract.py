@@ -19,19 +19,26 @@ from genai.optim import global_norm
 from genai.schema import Config, SamplingConfig
 from harness import config_of, contents, differences, forked, last_checkpoint, metrics, train
 
-MODELS = sorted(registry.components("model"))
+NAMES = sorted(registry.components("model"))
+# Forms of a model that share little but its name count as models, too.
+MODELS = [
+    *NAMES,
+    "vae model.latents=fsq model.downsample=4",
+    "vae model.latents=vq model.downsample=4 model.codes=16 model.latent_dim=4",
+    "vae model.downsample=4 model.latent_dim=2 model.adversarial=0.5 model.likelihood=laplace",
+]
 SMALL = ["trainer.max_minutes=null", "trainer.max_steps=4", "trainer.save_every=2"]
 
 
-def small(model: str, *overrides: str) -> list[str]:
-    """The model's own default set where it is small, else one that is."""
-    config = compose_train(model, [])
-    pictures = config.data.name == "fashion_mnist"
-    return [*SMALL, *(["data=digits"] if pictures else []), *overrides]
+def small(model: str, folder: Path, *overrides: str) -> Config:
+    """On the model's own default set where it is small, else on one that is."""
+    name, *form = model.split()
+    pictures = compose_train(name, []).data.name == "fashion_mnist"
+    return config_of(name, folder, *SMALL, *form, *(["data=digits"] if pictures else []), *overrides)
 
 
 def opened(model: str, tmp_path: Path) -> tuple[Config, Dataset, Model]:
-    config = config_of(model, tmp_path / "unused", *small(model))
+    config = small(model, tmp_path / "unused")
     data = open_dataset(config, None)
     torch.manual_seed(0)
     built = build_model(config, data.spec)
@@ -41,8 +48,8 @@ def opened(model: str, tmp_path: Path) -> tuple[Config, Dataset, Model]:
 
 def test_every_config_is_a_model_and_every_model_has_a_config() -> None:
     shipped = {path.stem for path in (Path(__file__).parent.parent / "configs" / "model").glob("*.yaml")}
-    assert shipped <= set(MODELS)
-    assert {m for m in MODELS if not m.startswith("probe_")} == shipped
+    assert shipped <= set(NAMES)
+    assert {m for m in NAMES if not m.startswith("probe_")} == shipped
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -83,7 +90,7 @@ def test_training_moves_every_child_that_an_update_names(model: str, tmp_path: P
     config, _, built = opened(model, tmp_path)
     first = {name: value.clone() for name, value in built.state_dict().items()}
     folder = tmp_path / "run"
-    train(config_of(model, folder, *small(model, f"seed={config.seed}")))
+    train(small(model, folder, f"seed={config.seed}"))
     last = contents(last_checkpoint(folder))
     for child in {update.trains for update in built.updates()}:
         moved = [n for n in first if n.startswith(child) and not torch.equal(first[n], last[f"model:{n}"])]
@@ -94,9 +101,9 @@ def test_training_moves_every_child_that_an_update_names(model: str, tmp_path: P
 @pytest.mark.parametrize("model", MODELS)
 def test_resume_is_bit_exact(model: str, tmp_path: Path) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    config = config_of(model, whole, *small(model))
+    config = small(model, whole)
     assert forked(lambda: train(config)) == 0
-    config = config_of(model, halves, *small(model))
+    config = small(model, halves)
     assert forked(lambda: train(config), faults="kill@step:3") == -9
     assert forked(lambda: train(config, resume=True)) == 0
     assert differences(whole, halves) == []
@@ -106,7 +113,7 @@ def test_resume_is_bit_exact(model: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_a_saved_model_is_the_model(model: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    train(config_of(model, folder, *small(model)))
+    train(small(model, folder))
     trained = open_trained(folder, threads=1)
     data = open_dataset(trained.config, None)
     assert trained.spec == data.spec

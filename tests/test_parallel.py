@@ -55,6 +55,19 @@ def training(model: str, folder: Path, *overrides: str) -> list[str]:
             "vae",
             ["data=digits", "net.width=8", "model.adversarial=0.5", "trainer.max_steps=20", "trainer.max_minutes=null"],
         ),
+        # A codebook that follows the batches, and gives codes that nothing is near another place.
+        (
+            "vae",
+            [
+                "data=digits",
+                "net.width=8",
+                "model.latents=vq",
+                "model.downsample=4",
+                "model.latent_dim=4",
+                "trainer.max_steps=20",
+                "trainer.max_minutes=null",
+            ],
+        ),
         ("probe_chars", ["trainer.max_steps=20"]),  # too few held-out words for both processes
         pytest.param("probe_gan", ["trainer.max_steps=20"], marks=pytest.mark.slow),
         pytest.param("probe_softmax", ["trainer.max_steps=20", "optim=adam"], marks=pytest.mark.slow),

@@ -34,6 +34,7 @@ class Spec:
     scale: tuple[float, ...] = (1.0,)
     offset: tuple[float, ...] = (0.0,)
     num_samples: int = 0  # that training learns from; 0: unknown
+    first_stage: str = ""  # of latents: sha256 of the weights that make them
 
     @property
     def label_classes(self) -> int:

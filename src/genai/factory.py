@@ -129,6 +129,9 @@ def open_trained(
         if run is None:
             raise CheckpointError("the first stage is not beside this checkpoint", path=path, fix="name its run folder")
         codec = open_codec(run.codec, runtime)
+        if codec.sha256 != spec.first_stage:
+            what = "this run was trained on the latents of another first stage"
+            raise CheckpointError(what, path=run.codec, fix="restore the run's own codec folder")
     return Trained(model.eval().requires_grad_(False), spec, config, checkpoint, run, codec, runtime)
 
 

@@ -140,7 +140,7 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
     from genai import checkpoint as checkpoints
     from genai import device
     from genai.checkpoint import load_weights
-    from genai.factory import build_model, locate, open_codec, open_dataset
+    from genai.factory import build_model, checked_spec, locate, open_codec, open_dataset
     from genai.trainer import Trainer
 
     config = plan.config
@@ -165,6 +165,9 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
             runtime.place(model)
             if config.model.init_from is not None and not plan.resumed:
                 _, source = locate(find(str(config.model.init_from), runs_root()))
+                if checked_spec(source).first_stage != data.spec.first_stage:
+                    what = "model.init_from names a run that learned from other latents"
+                    raise ConfigError(what, fix="give both the same data.codec, or leave model.init_from out")
                 load_weights(model, source, "ema" if source.has("ema") else "model")
             trainer = Trainer(
                 model=model,

@@ -33,7 +33,8 @@ class Codec:
                 if self.spec.modality == "image"
                 else "name another data set",
             )
-        return replace(self.stage.latent_spec(), cond=data.cond, num_samples=data.num_samples)
+        latent = self.stage.latent_spec()
+        return replace(latent, cond=data.cond, num_samples=data.num_samples, first_stage=self.sha256)
 
     def decoded(self, latent: Spec) -> Spec:
         return replace(self.spec, cond=latent.cond)

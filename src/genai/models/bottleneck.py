@@ -95,20 +95,24 @@ class Gaussians(Bottleneck):
 
     mean: Tensor
     square: Tensor
+    steps: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels, self.outputs = channels, 2 * channels
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("square", torch.ones(channels))
+        self.register_buffer("steps", torch.zeros(()))  # that were measured
 
     def forward(self, h: Tensor) -> GaussianPosterior:
         mu, logvar = h.chunk(2, dim=1)
         return GaussianPosterior(mu, _MOST_LOG_VARIANCE * torch.tanh(logvar / _MOST_LOG_VARIANCE))
 
     def follow(self, terms: Terms) -> None:
-        self.mean.lerp_(terms["latent_mean"].to(self.mean), _MEASURED)
-        self.square.lerp_(terms["latent_square"].to(self.square), _MEASURED)
+        self.steps += 1
+        share = (1 / self.steps).clamp(min=_MEASURED)
+        self.mean.lerp_(terms["latent_mean"].to(self.mean), share)
+        self.square.lerp_(terms["latent_square"].to(self.square), share)
 
     def standard(self, z: Tensor) -> Tensor:
         mean, deviation = self._units(z)

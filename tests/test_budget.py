@@ -45,6 +45,16 @@ def test_minutes_give_a_horizon_that_is_measured_then_corrected_once() -> None:
     assert now.horizon_samples == 900  # corrected once only: schedules do not jump about
 
 
+def test_a_machine_that_becomes_slower_still_ends_at_the_end_of_the_decay() -> None:
+    minutes = budget(max_minutes=1.0)
+    now = state(step=2, samples=20, seconds=2.0)
+    minutes.measure(now)
+    assert now.horizon_samples == 600
+    now.samples, now.seconds = 150, 30.0  # half the time, a quarter of the horizon
+    minutes.measure(now)
+    assert (now.horizon_samples, now.horizon_corrected) == (300, True)
+
+
 def test_a_horizon_is_that_of_its_budget() -> None:
     """A run that goes on with more time does not go on at the rate of its end, which is zero."""
     done = state(step=60, samples=600, seconds=60.0)

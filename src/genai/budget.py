@@ -68,7 +68,8 @@ class Budget:
         if state.horizon_samples is None:
             if state.seconds >= _MEASURED_PART * seconds:
                 state.horizon_samples = int(state.samples * seconds / state.seconds)
-        elif state.samples >= state.horizon_samples * (1 - self.optim.decay_fraction):
+        # By samples or, where it has become slower, by time: else the decay would come too late, or never.
+        elif max(state.samples / state.horizon_samples, state.seconds / seconds) >= 1 - self.optim.decay_fraction:
             state.horizon_samples = max(state.samples, int(state.samples * seconds / max(state.seconds, 1e-9)))
             state.horizon_corrected = True
 

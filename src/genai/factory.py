@@ -129,9 +129,7 @@ def open_trained(
         if run is None:
             raise CheckpointError("the first stage is not beside this checkpoint", path=path, fix="name its run folder")
         codec = open_codec(run.codec, runtime)
-        if codec.sha256 != spec.first_stage:
-            what = "this run was trained on the latents of another first stage"
-            raise CheckpointError(what, path=run.codec, fix="restore the run's own codec folder")
+        require_first_stage(spec, codec.sha256, run)
     return Trained(model.eval().requires_grad_(False), spec, config, checkpoint, run, codec, runtime)
 
 
@@ -198,6 +196,13 @@ def adopt_codec(source: Path, run: RunFolder) -> None:
         tensors={"model": trained.model.state_dict()},
         documents={"config": plain(trained.config), "spec": plain(trained.spec)},
     )
+
+
+def require_first_stage(spec: Spec, sha256: str, run: RunFolder) -> None:
+    """Raises CheckpointError where the run's codec folder does not hold what its model was trained on."""
+    if spec.first_stage != sha256:
+        what = "this run was trained on the latents of another first stage"
+        raise CheckpointError(what, path=run.codec, fix="restore the run's own codec folder")
 
 
 def open_codec(folder: Path, runtime: Runtime) -> Codec:

@@ -140,7 +140,7 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
     from genai import checkpoint as checkpoints
     from genai import device
     from genai.checkpoint import load_weights
-    from genai.factory import build_model, checked_spec, locate, open_codec, open_dataset
+    from genai.factory import build_model, checked_spec, locate, open_codec, open_dataset, require_first_stage
     from genai.trainer import Trainer
 
     config = plan.config
@@ -182,6 +182,7 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
             warn = console.warn if runtime.main else _silent
             newest = checkpoints.newest(run.checkpoints, warn=warn, run_id=run.id)
             if newest is not None:
+                require_first_stage(checked_spec(newest), data.spec.first_stage, run)
                 trainer.restore(newest)
             trainer.check_stop_metric()
             if runtime.main:

@@ -26,13 +26,13 @@ class Codec:
     def encoded(self, data: Spec) -> Spec:
         """What a model sees of data as `data` says. Raises ConfigError for a first stage made for another shape."""
         if (data.kind, data.shape, data.modality) != (self.spec.kind, self.spec.shape, self.spec.modality):
-            raise ConfigError(
-                f"data.codec was trained on {self.spec.modality} {self.spec.shape}, "
-                f"the data are {data.modality} {data.shape}",
-                fix=f"type data.size={size_text(*self.spec.shape[1:])}"
-                if self.spec.modality == "image"
-                else "name another data set",
+            what = f"data.codec was trained on {self.spec.modality} {self.spec.shape}, "
+            what += f"the data are {data.modality} {data.shape}"
+            resizable = data.modality == self.spec.modality == "image" and data.shape[0] == self.spec.shape[0]
+            fix = (
+                f"type data.size={size_text(*self.spec.shape[1:])}" if resizable else "name other data, or another run"
             )
+            raise ConfigError(what, fix=fix)
         latent = self.stage.latent_spec()
         return replace(latent, cond=data.cond, num_samples=data.num_samples, first_stage=self.sha256)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from genai.contract import Spec, Terms
 from genai.errors import ConfigError
 from genai.models import VaeConfig
+from genai.nets.family import refuse_ids
 
 LEVELS = 256
 _HALF = 127.5  # levels per model unit
@@ -181,8 +182,7 @@ class LogisticMixture(Likelihood):
 
 def likelihood_of(config: VaeConfig, spec: Spec) -> Likelihood:
     """Raises ConfigError for data that the likelihood is not for."""
-    if spec.kind != "real":
-        raise ConfigError(f"this model needs numbers, the data is {spec.modality} (ids)", fix="choose data of numbers")
+    refuse_ids(spec)
     if config.likelihood == "gaussian":
         return Gaussian(spec, config.sigma)
     if config.likelihood == "laplace":

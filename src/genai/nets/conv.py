@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from genai.contract import Spec
 from genai.errors import ConfigError
 from genai.nets import ConvConfig
-from genai.nets.family import Family
+from genai.nets.family import Family, refuse_ids
 
 _COARSEST = 7  # positions of the shorter side at which halving stops (or below)
 _SLOPE = 0.2  # of the leaky rectifier
@@ -36,7 +36,8 @@ Size = tuple[int, ...]  # of a feature map: (height, width) or (length,)
 def map_sizes(spec: Spec, patch: int, factor: int | None = None) -> list[Size]:
     """Sizes of the feature maps, finest first: 28 x 28 in patches of 2 -> 14, 7; 64 x 64 -> 32, 16, 8, 4, or by a
     factor of 4 -> 32, 16. Raises ConfigError for data and settings that do not fit."""
-    if spec.kind != "real" or len(spec.shape) - 1 not in _CONVOLUTIONS:
+    refuse_ids(spec)
+    if len(spec.shape) - 1 not in _CONVOLUTIONS:
         what = "net 'conv' needs pictures (channels, height, width) or sounds (channels, values)"
         raise ConfigError(f"{what}, the data is {spec.modality} of shape {spec.shape}", fix="type net=mlp")
     if min(spec.shape[1:]) < 2 * patch:

@@ -41,6 +41,15 @@ class Family:
     decoder: DecoderBuilder
 
 
+def refuse_ids(spec: Spec) -> None:
+    """Raises ConfigError for tokens."""
+    if spec.kind != "real":
+        fix = "choose data of numbers"
+        if spec.first_stage:
+            fix = "name a first stage of numbers in data.codec: one with model.latents=gaussian"
+        raise ConfigError(f"the data are ids out of {spec.vocab:,}, this model needs numbers", fix=fix)
+
+
 def family(config: NetConfig) -> Family:
     """The family behind net=NAME. Raises ConfigError for a net that has no encoder and decoder."""
     found = registry.load(registry.find("net", config.name).target)

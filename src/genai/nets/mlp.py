@@ -10,17 +10,16 @@ from torch import Tensor, nn
 from genai.contract import Spec
 from genai.errors import ConfigError
 from genai.nets import MlpConfig
-from genai.nets.family import Family
+from genai.nets.family import Family, refuse_ids
 
 
 def _refuse_map(factor: int | None) -> None:
     if factor is not None:
-        raise ConfigError("net 'mlp' has no maps, only vectors", fix="type net=conv")
+        raise ConfigError("net 'mlp' has no maps, only vectors", fix="type net=conv, for pictures and sound")
 
 
 def _values(spec: Spec) -> int:
-    if spec.kind != "real":
-        raise ConfigError(f"net 'mlp' needs numbers, the data is {spec.modality} (ids)", fix="choose data of numbers")
+    refuse_ids(spec)
     return math.prod(spec.shape)
 
 

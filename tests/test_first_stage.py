@@ -1,0 +1,129 @@
+"""A VAE as the first stage of another model: what it learns instead of data, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import genai
+from genai.console import Console
+from genai.data.source import open_data
+from genai.device import start
+from genai.errors import CheckpointError, ConfigError
+from genai.factory import adopt_codec, open_codec, open_dataset, open_trained
+from genai.models.vae import Vae
+from genai.run import RunFolder
+from harness import config_of, train
+
+QUIET = Console(quiet=True)
+SMALL = ("data=digits", "net.width=8", "trainer.max_minutes=null", "dtype=fp32")
+FORMS = {
+    "map": ("model.downsample=4", "model.latent_dim=3"),
+    "other": ("model.downsample=4", "model.latent_dim=3", "seed=1"),
+    "fsq": ("model.downsample=4", "model.latents=fsq"),
+    "vq": ("model.downsample=4", "model.latents=vq", "model.codes=16"),
+}
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("stages")
+    for name, form in FORMS.items():
+        train(config_of("vae", root / name, *SMALL, *form, "trainer.max_steps=60"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def second(stages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("second") / "run"
+    train(config_of("gan", folder, *SMALL, "net.patch=1", f"data.codec={stages / 'map'}", "trainer.max_steps=3"))
+    return folder
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_latents_are_what_encode_writes_and_decoding_them_is_a_reconstruction(
+    form: str, stages: Path, tmp_path: Path
+) -> None:
+    config = config_of("vae", tmp_path / "unused", *SMALL, "trainer.max_steps=1")
+    run = RunFolder.create(config.run, model="vae")
+    adopt_codec(stages / form, run)
+    codec = open_codec(run.codec, start("cpu", threads=1))
+    run.close()
+    plain = open_data(config.data, predicts="data")
+    data = open_dataset(config, codec)
+    assert data.valid is not None
+    assert plain.valid is not None
+    x = data.valid.to(torch.device("cpu")).fetch(torch.arange(10)).x
+    tokens = form in ("fsq", "vq")
+    assert (data.spec.kind, data.spec.shape) == (("token", (4,)) if tokens else ("real", (3, 2, 2)))
+    assert x.dtype == (torch.int64 if tokens else torch.float32)
+    assert not tokens or 0 <= int(x.min()) <= int(x.max()) < data.spec.vocab
+    genai.sample(stages / form, task="encode", count=10, out=tmp_path / "z", format="npz", console=QUIET)
+    np.testing.assert_allclose(np.load(tmp_path / "z" / "samples.npz")["samples"], x, atol=1e-5)
+    genai.sample(stages / form, task="reconstruct", count=10, out=tmp_path / "x", format="npz", console=QUIET)
+    grey = (codec.decode(x) * 127.5 + 127.5).round()[:, 0]
+    assert np.abs(np.load(tmp_path / "x" / "samples.npz")["samples"][..., 0] - grey.numpy()).max() <= 1
+
+
+def test_latents_of_a_map_are_standard_over_the_training_data(stages: Path, tmp_path: Path) -> None:
+    trained = open_trained(stages / "map", threads=1)
+    data = open_dataset(trained.config, None)
+    model = trained.model
+    assert isinstance(model, Vae)
+    drawn = model.autoencoder.encode(data.train.fetch(torch.arange(1000)).x).sample()
+    z = model.autoencoder.bottleneck.standard(drawn).movedim(1, 0).flatten(1)
+    assert z.mean(1).abs().max() < 0.25  # the encoder moved while it was measured
+    assert (z.std(1) - 1).abs().max() < 0.25
+
+
+def test_a_run_on_another_first_stage_than_its_own_is_refused(stages: Path, second: Path, tmp_path: Path) -> None:
+    changed, theirs = tmp_path / "changed", tmp_path / "theirs"
+    train(config_of("gan", theirs, *SMALL, "net.patch=1", f"data.codec={stages / 'other'}", "trainer.max_steps=1"))
+    shutil.copytree(second, changed)
+    shutil.rmtree(changed / "codec")
+    shutil.copytree(theirs / "codec", changed / "codec")
+    refused = pytest.raises(CheckpointError, match="another first stage")
+    with refused:
+        genai.sample(changed, out=tmp_path / "out", console=QUIET)
+    with refused:
+        genai.evaluate(changed, console=QUIET)
+    with refused:
+        genai.resume(changed, "trainer.max_steps=5", console=QUIET)
+    with pytest.raises(ConfigError, match="learned from other latents - give both the same"):
+        train(config_of("gan", tmp_path / "on", *SMALL, "net.patch=1", f"data.codec={stages / 'other'}",
+                        "trainer.max_steps=1", f"model.init_from={second}"))  # fmt: skip
+    genai.resume(second, "trainer.max_steps=4", console=QUIET)
+
+
+@pytest.mark.parametrize(
+    ("stage", "data", "says"),
+    [
+        ("map", "fashion_mnist", r"trained on image \(1, 8, 8\), the data are image \(1, 28, 28\) - type data.size=8"),
+        ("map", "moons", r"the data are points \(2,\) - name other data, or another run"),
+        ("map", "emoji", r"the data are image \(3, 64, 64\) - name other data, or another run"),
+        ("fsq", "digits", "ids out of 240, this model needs numbers - name a first stage of numbers"),
+    ],
+)
+def test_a_first_stage_for_other_data_or_of_ids_is_refused(
+    stage: str, data: str, says: str, stages: Path, tmp_path: Path
+) -> None:
+    settings = ["trainer.max_minutes=null", "trainer.max_steps=1", f"data={data}", f"data.codec={stages / stage}"]
+    with pytest.raises(ConfigError, match=says):
+        train(config_of("gan", tmp_path / "run", *settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (("data=moons", "model.downsample=4"), "net 'mlp' has no maps"),
+        (("data=digits", "model.downsample=6"), r"no power of two times net\.patch=2 - type 4 or 8"),
+        (("data=digits", "model.latents=fsq"), r"there is no map - type model\.downsample=4"),
+    ],
+)
+def test_settings_that_make_no_map_are_refused(settings: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=says):
+        train(config_of("vae", tmp_path / "run", "trainer.max_minutes=null", "trainer.max_steps=1", *settings))

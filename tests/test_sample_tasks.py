@@ -94,6 +94,30 @@ def test_variations_lead_from_the_input_to_new_samples(run: Path, tmp_path: Path
     assert not np.array_equal(made(run, tmp_path / "half", task="vary", count=4, seed=7)[0], furthest)
 
 
+@pytest.mark.parametrize("linear", [True, False])
+def test_a_way_through_inputs_leads_from_one_reconstruction_to_the_next(
+    run: Path, tmp_path: Path, linear: bool
+) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "inputs.npz", images=levels)
+    options: dict[str, Any] = {"input": tmp_path / "inputs.npz", "count": 3, "format": "npz", "console": QUIET}
+    path = f"sampling.path={'linear' if linear else 'spherical'}"
+    genai.sample(run, "sampling.frames=2", path, task="interpolate", out=tmp_path / "way", **options)
+    made = np.load(tmp_path / "way" / "samples.npz")["samples"][..., 0].astype(float)
+    assert made.shape == (6, 8, 8)
+    trained = open_trained(run, threads=1)
+    with torch.no_grad():
+        z = trained.model.to_latent(torch.from_numpy(levels)[:, None] / 127.5 - 1)  # type: ignore[operator]
+        following = z.roll(-1, 0)
+        middle = (z + following) / 2
+        if not linear:  # the sum of two vectors halves their angle; between it and either are equal shares
+            angle = torch.acos(torch.cosine_similarity(z, following))[:, None]
+            middle = middle / (angle / 2).cos()
+        ways = trained.model.from_latent(torch.stack([z, middle], dim=1).flatten(0, 1))  # type: ignore[operator]
+    grey = (ways[:, 0] * 127.5 + 127.5).round().clamp(0, 255).numpy()
+    assert np.abs(made - grey).max() <= 1
+
+
 def test_a_traversal_leads_along_the_axes_of_a_principal_component_analysis(run: Path, tmp_path: Path) -> None:
     decomposition = pytest.importorskip("sklearn.decomposition")
     pictures = genai.sample(run, "sampling.frames=5", task="traverse", count=3, out=tmp_path / "out", console=QUIET)
@@ -122,6 +146,7 @@ def test_what_cannot_be_is_refused_with_what_to_type(run: Path, tmp_path: Path) 
         assert not (tmp_path / "out").exists()
 
     refused(ConfigError, "takes no input", input=tmp_path)
+    refused(ConfigError, "takes the labels of its input", task="interpolate", input=tmp_path, labels=[1])
     refused(ConfigError, "takes the labels of its input", task="encode", labels=[1])
     refused(ConfigError, "strength", task="vary", strength=1.5)
     refused(DataError, "no such file", task="encode", input=tmp_path / "missing")
@@ -131,6 +156,10 @@ def test_what_cannot_be_is_refused_with_what_to_type(run: Path, tmp_path: Path) 
     train(config_of("gan", gan, *SMALL))
     refused(ConfigError, "this model has no latents - models that do: .*vae", run=gan, task="encode")
     refused(ConfigError, "varies no input - models that do: .*vae", run=gan, task="vary")
+    np.savez(tmp_path / "two.npz", images=np.zeros((2, 8, 8), np.uint8))
+    inputs = {"task": "interpolate", "input": tmp_path / "two.npz"}
+    refused(ConfigError, "draws nothing between two inputs - models that do: .*vae", run=gan, **inputs)
+    refused(ConfigError, "leads nowhere - type -n 2", count=1, **inputs)
 
 
 def test_the_bound_of_an_evaluation_says_its_unit_and_how_many_samples(run: Path, tmp_path: Path) -> None:

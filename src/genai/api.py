@@ -92,10 +92,10 @@ def sample(
 ) -> Path:
     """Draws `count` samples (of each label, where labels are named) and returns the folder they are written to.
 
-    With task="interpolate": closed paths through `count` samples, sampling.frames from each to the next. With
-    "reconstruct", "encode" and "vary": what becomes of the first `count` samples at `input` ("encode": of all), by
-    default the run's held-out data; `strength` says how far those that are varied go (0 to 1). With
-    "traverse": the first input led along the `count` longest axes of the latents.
+    With task="interpolate": closed paths through `count` samples, sampling.frames from each to the next, or through the
+    first `count` at `input`. With "reconstruct", "encode" and "vary": what becomes of the first `count` samples at
+    `input` ("encode": of all), by default the run's held-out data; `strength` says how far those that are varied go (0
+    to 1). With "traverse": the first input led along the `count` longest axes of the latents.
     """
     _require_texts(*overrides)
     count = count if count is not None else _COUNTS.get(task, 0)
@@ -106,11 +106,12 @@ def sample(
         fix = "count from 1, seed from 0, labels as a list, format 'files' or 'npz', strength 0 to 1, "
         fix += f"task one of {', '.join(_COUNTS)}"
         raise ConfigError(what, fix=fix)
-    takes_input = task not in ("generate", "interpolate")
+    takes_input = task not in ("generate", "interpolate") or (task == "interpolate" and input is not None)
     if takes_input and labels is not None:
         raise ConfigError(f"--task {task} takes the labels of its input", fix="leave --label out")
     if input is not None and not takes_input:
-        raise ConfigError(f"--task {task} takes no input", fix="type --task reconstruct, encode, vary or traverse")
+        fix = "type --task reconstruct, encode, vary, interpolate or traverse"
+        raise ConfigError(f"--task {task} takes no input", fix=fix)
     names = None if labels is None else [str(label) for label in labels]
     given = [*overrides, *([] if batch_size is None else [f"sampling.batch_size={batch_size}"])]
     settings = compose_verb("sample", given)
@@ -134,6 +135,8 @@ def sample(
             if task == "reconstruct" or task == "encode" or task == "vary":
                 inputs = _inputs(trained, input, count, console)
                 drawn = sampler.from_inputs(trained, inputs, sampling, task, seed=seed, strength=strength)
+            elif task == "interpolate" and input is not None:
+                drawn = sampler.way_through(trained, _inputs(trained, input, count, console), sampling)
             elif task == "traverse":
                 assert count is not None
                 inputs = _inputs(trained, input, _TRAVERSED, console)

@@ -125,6 +125,7 @@ class Request:
     device: torch.device
     dtype: torch.dtype = torch.float32
     truncation: float = 1.0  # scale of a latent prior's noise: below 1 more typical samples, fewer kinds
+    linear: bool = False  # ways between latents are straight lines, else arcs
 
     def noise(self, *shape: int) -> Tensor:
         """Standard normal (count, *shape), drawn on the CPU, so that devices agree, by each sample's own generator."""
@@ -174,6 +175,14 @@ class Interpolates(Protocol):
 
     def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
         """(count, *spec.shape): `weight` (count,), 0 to 1, of the way from the first samples to the second."""
+
+
+@runtime_checkable
+class Blends(Protocol):
+    """A model that draws what lies between two given samples."""
+
+    def blend(self, x: Tensor, other: Tensor, weight: Tensor, *, linear: bool) -> Tensor:
+        """(B, *spec.shape): `weight` (B,), 0 to 1, of the way from x reconstructed to the other."""
 
 
 @runtime_checkable

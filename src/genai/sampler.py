@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genai.contract import Batch, FirstStage, Interpolates, Model, Request, Spec, Varies
+from genai.contract import Batch, Blends, FirstStage, Interpolates, Model, Request, Spec, Varies
 from genai.device import Runtime, mix
 from genai.errors import ConfigError
 from genai.factory import Trained, require
@@ -94,10 +94,7 @@ def draw_paths(
     """
     require(model, Interpolates, "draws nothing between two samples")
     assert isinstance(model, Interpolates)
-    if count < 2:
-        raise ConfigError(f"an interpolation of {count} sample leads nowhere", fix="type -n 2 or more")
-    first = [i for i in range(len(drawn)) for _ in range(sampling.frames)]
-    second = [i - i % count + (i + 1) % count for i in first]
+    first, second = _around(len(drawn), count, sampling.frames)
     starts, ends = (
         Plan(tuple(drawn.seeds[i] for i in end), drawn.labels and tuple(drawn.labels[i] for i in end))
         for end in (first, second)
@@ -112,6 +109,17 @@ def draw_paths(
                 yield _widened(model.draw_between(one, other, weight[rows])[:kept], runtime)
 
     return starts, batches()
+
+
+def _around(total: int, each: int, frames: int) -> tuple[list[int], list[int]]:
+    """For every frame of closed paths through each `each` of `total` samples, the samples that it lies between.
+
+    Raises ConfigError for a path of one sample.
+    """
+    if each < 2:
+        raise ConfigError(f"an interpolation of {each} sample leads nowhere", fix="type -n 2 or more")
+    first = [i for i in range(total) for _ in range(frames)]
+    return first, [i - i % each + (i + 1) % each for i in first]
 
 
 @dataclass(frozen=True)
@@ -184,6 +192,26 @@ def from_inputs(
     return Drawn(_decoded(trained, batches()), known, trained.output, beside=beside)
 
 
+def way_through(trained: Trained, inputs: Batch, sampling: SamplingConfig) -> Drawn:
+    """A closed path through the inputs, sampling.frames from each to the next. Raises ConfigError for a model that
+    cannot, and for one input."""
+    model, runtime, count = trained.model, trained.runtime, len(inputs)
+    require(model, Blends, "draws nothing between two inputs")
+    assert isinstance(model, Blends)
+    first, second = (torch.tensor(end) for end in _around(count, count, sampling.frames))
+    x = inputs.x.to(runtime.device, runtime.dtype)
+    weight = (torch.arange(len(first)) % sampling.frames / sampling.frames).to(runtime.device, runtime.dtype)
+
+    def batches() -> Iterator[Tensor]:
+        for rows, kept in _batches(len(first), sampling.batch_size):
+            one, other = (x[end[rows].to(x.device)] for end in (first, second))
+            with torch.no_grad(), runtime.autocast():
+                made = model.blend(one, other, weight[rows], linear=sampling.path == "linear")
+                yield _widened(made[:kept], runtime)
+
+    return Drawn(_decoded(trained, batches()), None, trained.output, along=(count, sampling.frames))
+
+
 def traversal(trained: Trained, inputs: Batch, sampling: SamplingConfig, *, count: int) -> Drawn:
     """The first input led through the latent space along each of its `count` longest principal axes over all inputs,
     two and a half deviations to each side of the mean, a row of sampling.frames each.
@@ -234,6 +262,7 @@ def _request(drawn: Plan, rows: Sequence[int], runtime: Runtime, sampling: Sampl
         device=runtime.device,
         dtype=runtime.dtype,
         truncation=sampling.truncation,
+        linear=sampling.path == "linear",
     )
 
 

@@ -282,6 +282,7 @@ class SamplingConfig:
     batch_size: Annotated[int, Range(low=1, high=1 << 20)] = 64
     truncation: Annotated[float, Range(low=0, high=1, above=True)] = 1.0
     frames: Annotated[int, Range(low=2, high=1000)] = 8  # of an interpolation, from one sample to the next
+    path: Literal["spherical", "linear"] = "spherical"  # between latents
     importance_samples: Annotated[int, Range(low=1, high=1_000_000)] = 1  # of a bound on log p(x), for each sample
 
 

@@ -38,7 +38,8 @@ def sample(
         Literal["generate", "interpolate", "reconstruct", "encode", "vary", "traverse"],
         typer.Option(
             "--task",
-            help="Or a way through N samples, as strips and a GIF (sampling.frames=8); or what becomes of inputs: "
+            help="Or a way through N samples or inputs, as strips and a GIF (sampling.frames=8, sampling.path=linear); "
+            "or what becomes of inputs: "
             "themselves again, their latents, samples like them, or the first led along the axes of its latents.",
         ),
     ] = "generate",

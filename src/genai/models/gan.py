@@ -24,7 +24,7 @@ from genai.models.adversarial import (
     squared_gradient_norm_by_difference,
 )
 from genai.models.augment import Augmentation, drawn
-from genai.models.latents import along_circle
+from genai.models.latents import between
 from genai.nets.family import family
 from genai.schema import NetConfig
 
@@ -278,7 +278,7 @@ class Gan(Model):
         return self.generator(self.noise(request), request.cond["label"] if self.classes else None)
 
     def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
-        z = along_circle(self.noise(first), self.noise(second), weight[:, None])
+        z = between(self.noise(first), self.noise(second), weight[:, None], linear=first.linear)
         one, other = (request.cond["label"] if self.classes else None for request in (first, second))
         return self.generator.between(z, one, other, weight[:, None])
 

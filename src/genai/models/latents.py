@@ -7,6 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def between(first: Tensor, second: Tensor, weight: Tensor, *, linear: bool) -> Tensor:
+    """`weight` (0 to 1) of the way from latents (B, D) to others."""
+    return torch.lerp(first, second, weight) if linear else along_circle(first, second, weight)
+
+
 def along_circle(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
     """`weight` (0 to 1) of the way from latents (B, D) to others along great circles, on which their length stays that
     of typical ones (White 2016): the middle of a straight line lies where no sample does."""

@@ -20,7 +20,7 @@ from genai.models import VaeConfig
 from genai.models.adversarial import GAMES, squared_gradient_norm
 from genai.models.bottleneck import Posterior, bottleneck_of
 from genai.models.flow_prior import FlowPrior
-from genai.models.latents import along_circle
+from genai.models.latents import along_circle, between
 from genai.models.likelihood import Bernoulli, Likelihood, binarised, likelihood_of
 from genai.nets.family import family
 from genai.schema import NetConfig
@@ -245,14 +245,20 @@ class Vae(Model):
 
     def vary(self, x: Tensor, request: Request, strength: float) -> Tensor:
         """On the way from the latents of x to those of a new sample, of the same label where there is one."""
-        known = self.standard(self.autoencoder.encode(self.observed(x)).mode)
-        return self.from_standard(along_circle(known, self.drawn(request), torch.tensor(strength)))
+        return self.from_standard(along_circle(self.known(x), self.drawn(request), torch.tensor(strength)))
+
+    def blend(self, x: Tensor, other: Tensor, weight: Tensor, *, linear: bool) -> Tensor:
+        return self.from_standard(between(self.known(x), self.known(other), weight[:, None], linear=linear))
+
+    def known(self, x: Tensor) -> Tensor:
+        """The standard latents of x."""
+        return self.standard(self.autoencoder.encode(self.observed(x)).mode)
 
     def drawn(self, request: Request, other: Request | None = None, weight: Tensor | None = None) -> Tensor:
         """Standard latents from the prior; with another request, `weight` (B, 1) of the way to it."""
         noise, prior = self.noise(request), self.autoencoder.prior
         if other is not None and weight is not None:
-            noise = along_circle(noise, self.noise(other), weight)
+            noise = between(noise, self.noise(other), weight, linear=request.linear)
         if prior is None:
             return self.standard(noise.unflatten(1, self.autoencoder.shape))
         label = prior.label(request.cond["label"] if self.classes else None)

@@ -36,7 +36,7 @@ LAYERS = [
         "device",
         "console",
     ],
-    ["nets", "solvers", "optim"],
+    ["nets", "optim"],
     ["optim_table", "registry"],
     ["contract", "schema", "faults", "signals", "job"],
     ["errors"],

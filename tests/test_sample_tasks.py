@@ -107,13 +107,13 @@ def test_a_way_through_inputs_leads_from_one_reconstruction_to_the_next(
     assert made.shape == (6, 8, 8)
     trained = open_trained(run, threads=1)
     with torch.no_grad():
-        z = trained.model.to_latent(torch.from_numpy(levels)[:, None] / 127.5 - 1)  # type: ignore[operator]
+        z = trained.model.known(torch.from_numpy(levels)[:, None] / 127.5 - 1)  # type: ignore[operator]
         following = z.roll(-1, 0)
         middle = (z + following) / 2
         if not linear:  # the sum of two vectors halves their angle; between it and either are equal shares
             angle = torch.acos(torch.cosine_similarity(z, following))[:, None]
             middle = middle / (angle / 2).cos()
-        ways = trained.model.from_latent(torch.stack([z, middle], dim=1).flatten(0, 1))  # type: ignore[operator]
+        ways = trained.model.from_vector(torch.stack([z, middle], dim=1).flatten(0, 1))  # type: ignore[operator]
     grey = (ways[:, 0] * 127.5 + 127.5).round().clamp(0, 255).numpy()
     assert np.abs(made - grey).max() <= 1
 

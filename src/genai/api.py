@@ -85,33 +85,27 @@ def sample(
     batch_size: int | None = None,
     raw: bool = False,
     format: Literal["files", "npz"] = "files",
-    task: Task = "generate",
+    task: Task | None = None,
     input: str | Path | None = None,
     strength: float = 0.5,
     console: Console | None = None,
 ) -> Path:
     """Draws `count` samples (of each label, where labels are named) and returns the folder they are written to.
 
-    With task="interpolate": closed paths through `count` samples, sampling.frames from each to the next, or through the
+    Without a task the model does what it does by itself: "generate", or "reconstruct" where nothing can be drawn. With
+    task="interpolate": closed paths through `count` samples, sampling.frames from each to the next, or through the
     first `count` at `input`. With "reconstruct", "encode" and "vary": what becomes of the first `count` samples at
     `input` ("encode": of all), by default the run's held-out data; `strength` says how far those that are varied go (0
     to 1). With "traverse": the first input led along the `count` longest axes of the latents.
     """
     _require_texts(*overrides)
-    count = count if count is not None else _COUNTS.get(task, 0)
-    good = task in _COUNTS and (count is None or (type(count) is int and 0 < count <= 10**7))
+    good = task in (None, *_COUNTS) and (count is None or (type(count) is int and 0 < count <= 10**7))
     good &= type(seed) is int and 0 <= seed < 2**63 and 0 <= strength <= 1
     if not good or not (labels is None or (isinstance(labels, list | tuple) and labels)) or format not in _FORMATS:
         what = f"{count=}, {seed=}, {labels=}, {format=}, {task=}, {strength=}"
         fix = "count from 1, seed from 0, labels as a list, format 'files' or 'npz', strength 0 to 1, "
         fix += f"task one of {', '.join(_COUNTS)}"
         raise ConfigError(what, fix=fix)
-    takes_input = task not in ("generate", "interpolate") or (task == "interpolate" and input is not None)
-    if takes_input and labels is not None:
-        raise ConfigError(f"--task {task} takes the labels of its input", fix="leave --label out")
-    if input is not None and not takes_input:
-        fix = "type --task reconstruct, encode, vary, interpolate or traverse"
-        raise ConfigError(f"--task {task} takes no input", fix=fix)
     names = None if labels is None else [str(label) for label in labels]
     given = [*overrides, *([] if batch_size is None else [f"sampling.batch_size={batch_size}"])]
     settings = compose_verb("sample", given)
@@ -127,6 +121,9 @@ def sample(
         trained = open_trained(
             path, device=settings.device, dtype=settings.dtype, threads=settings.threads, step=str(step), raw=raw
         )
+        task = task or ("generate" if trained.model.draws else "reconstruct")
+        count = _COUNTS[task] if count is None else count
+        _check_input(task, input, labels)
         runtime, checkpoint = trained.runtime, trained.checkpoint
         console.note(f"device: {runtime}")
         sampling = settings.sampling_of(trained.config)
@@ -182,6 +179,15 @@ def sample(
         }
         writers.write_record(folder, record)
     return folder
+
+
+def _check_input(task: Task, path: str | Path | None, labels: Sequence[str | int] | None) -> None:
+    takes_input = task not in ("generate", "interpolate") or (task == "interpolate" and path is not None)
+    if takes_input and labels is not None:
+        raise ConfigError(f"--task {task} takes the labels of its input", fix="leave --label out")
+    if path is not None and not takes_input:
+        fix = "type --task reconstruct, encode, vary, interpolate or traverse"
+        raise ConfigError(f"--task {task} takes no input", fix=fix)
 
 
 def _inputs(trained: Trained, path: str | Path | None, count: int | None, console: Console) -> Batch:

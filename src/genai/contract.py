@@ -141,6 +141,7 @@ class Model(nn.Module, ABC):
     """
 
     predicts: ClassVar[Literal["data", "target"]] = "data"  # p(x | cond), or p(target | x): what draw returns
+    draws: bool = True  # False: what comes out of it is made from inputs
     stop_metric: str | None = None  # held-out term that says which checkpoint is best; lower is better
     spec: Spec  # what it models; its cond are what `draw` is to be given
 

@@ -78,10 +78,18 @@ def draw(model: Model, drawn: Plan, runtime: Runtime, sampling: SamplingConfig) 
     """
     if model.predicts != "data":
         raise ConfigError("this model predicts a target and needs an input", fix="type genai eval RUN")
+    require_draws(model)
     for rows, kept in _batches(len(drawn), sampling.batch_size):
         runtime.seed(drawn.seeds[rows[0]])
         with torch.no_grad(), runtime.autocast():
             yield _widened(model.draw(_request(drawn, rows, runtime, sampling))[:kept], runtime)
+
+
+def require_draws(model: Model) -> None:
+    """Raises ConfigError for a model that makes nothing without an input."""
+    if not model.draws:
+        fix = "train a model on its latents (data.codec=RUN), or type --task reconstruct"
+        raise ConfigError("this model is a first stage, nothing can be drawn from it alone", fix=fix)
 
 
 def draw_paths(
@@ -94,6 +102,7 @@ def draw_paths(
     """
     require(model, Interpolates, "draws nothing between two samples")
     assert isinstance(model, Interpolates)
+    require_draws(model)
     first, second = _around(len(drawn), count, sampling.frames)
     starts, ends = (
         Plan(tuple(drawn.seeds[i] for i in end), drawn.labels and tuple(drawn.labels[i] for i in end))
@@ -166,6 +175,8 @@ def from_inputs(
     cannot."""
     model, runtime = trained.model, trained.runtime
     require(model, *_CAPABLE[task])
+    if task == "vary":
+        require_draws(model)
     known = tuple(inputs.cond["label"].tolist()) if "label" in inputs.cond else None
     told = plan(model.spec, seed=seed, count=len(inputs))
     if known is not None and told.labels is not None:

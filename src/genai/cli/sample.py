@@ -35,14 +35,15 @@ def sample(
         Literal["files", "npz"], typer.Option("--format", help="Single files, or one samples.npz.")
     ] = "files",
     task: Annotated[
-        Literal["generate", "interpolate", "reconstruct", "encode", "vary", "traverse"],
+        Literal["generate", "interpolate", "reconstruct", "encode", "vary", "traverse"] | None,
         typer.Option(
             "--task",
             help="Or a way through N samples or inputs, as strips and a GIF (sampling.frames=8, sampling.path=linear); "
             "or what becomes of inputs: "
             "themselves again, their latents, samples like them, or the first led along the axes of its latents.",
+            show_default=False,
         ),
-    ] = "generate",
+    ] = None,
     input: Annotated[
         Path | None,
         typer.Option("--input", metavar="PATH", help="Default: the run's held-out data.", show_default=False),

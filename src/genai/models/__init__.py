@@ -51,7 +51,5 @@ class VaeConfig(ModelConfig):
     kl_warmup_samples: Natural = 0  # over which that weight rises from 0
     adversarial: NonNegative = 0.0  # length of a discriminator's gradient over that of the distortion; 0: none
     free_nats: NonNegative = 0.0  # of each latent and sample, below which its rate costs nothing
-    prior: Literal["flow", "normal"] = "flow"  # what samples are drawn from
-    prior_width: Count = 256
-    prior_layers: Count = 3
-    prior_steps: Count = 20  # from noise to a latent, two evaluations each
+    prior: Literal["mixture", "normal", "none"] = "mixture"  # what samples are drawn from
+    prior_parts: Count = 100  # Gaussians of the mixture, of all classes together

@@ -63,12 +63,8 @@ class Bottleneck(nn.Module, ABC):
         """Takes up the statistics of a step's global batch."""
 
     @abstractmethod
-    def standard(self, z: Tensor) -> Tensor:
-        """z as a prior of continuous values learns them."""
-
-    @abstractmethod
-    def settled(self, latents: Tensor) -> Tensor:
-        """z of such values: of the nearest code."""
+    def settled(self, z: Tensor) -> Tensor:
+        """z as the decoder knows them, of values that lie anywhere: the nearest codes."""
 
     @abstractmethod
     def to_latent(self, z: Tensor) -> Tensor:
@@ -114,19 +110,16 @@ class Gaussians(Bottleneck):
         self.mean.lerp_(terms["latent_mean"].to(self.mean), share)
         self.square.lerp_(terms["latent_square"].to(self.square), share)
 
-    def standard(self, z: Tensor) -> Tensor:
+    def settled(self, z: Tensor) -> Tensor:
+        return z
+
+    def to_latent(self, z: Tensor) -> Tensor:
         mean, deviation = self._units(z)
         return (z - mean) / deviation
 
-    def settled(self, latents: Tensor) -> Tensor:
-        mean, deviation = self._units(latents)
-        return latents * deviation + mean
-
-    def to_latent(self, z: Tensor) -> Tensor:
-        return self.standard(z)
-
     def from_latent(self, latent: Tensor, shape: Sequence[int]) -> Tensor:
-        return self.settled(latent)
+        mean, deviation = self._units(latent)
+        return latent * deviation + mean
 
     def _units(self, z: Tensor) -> tuple[Tensor, Tensor]:
         shape = (-1, *[1] * (z.ndim - 2))
@@ -190,11 +183,8 @@ class Codes(Bottleneck):
     def index_of(self, z: Tensor) -> Tensor:
         """z (B, channels, *map) -> the number of each position's nearest code, (B, *map)."""
 
-    def standard(self, z: Tensor) -> Tensor:
-        return z
-
-    def settled(self, latents: Tensor) -> Tensor:
-        return self.vectors(self.index_of(latents)).movedim(-1, 1)
+    def settled(self, z: Tensor) -> Tensor:
+        return self.vectors(self.index_of(z)).movedim(-1, 1)
 
     def follow(self, terms: Terms) -> None:
         pass

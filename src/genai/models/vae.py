@@ -16,16 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genai.contract import Alarm, Batch, Model, Request, Spec, Terms, Update
+from genai.errors import ConfigError
 from genai.models import VaeConfig
 from genai.models.adversarial import GAMES, squared_gradient_norm
 from genai.models.bottleneck import Posterior, bottleneck_of
-from genai.models.flow_prior import FlowPrior
 from genai.models.latents import along_circle, between
 from genai.models.likelihood import Bernoulli, Likelihood, binarised, likelihood_of
+from genai.models.mixture_prior import MixturePrior
 from genai.nets.family import family
 from genai.schema import NetConfig
 
-_PRIOR_DRAWS = 4  # noises and times for each latent that the prior learns from: they cost next to nothing
+_MOST_FITTED, _FEW_OF_PART = 512, 100  # latents, and samples of a part, of a prior with full covariances
 _GAME = GAMES["relativistic"]  # a reconstruction against what it is of
 _LEAST_PUSH = 1e-6
 _PENALTY_EVERY, _GAMMA_PER_VALUE = 8, 4e-4  # as in the GAN
@@ -47,13 +48,14 @@ class Autoencoder(nn.Module):
         self.decoder = build.decoder(spec=output, inputs=self.bottleneck.channels, config=net, factor=factor)
         self.shape = (self.bottleneck.channels, *self.encoder.shape[1:])  # of z
         self.prior = None
-        if config.prior == "flow":
-            self.prior = FlowPrior(
-                latent_dim=math.prod(self.shape),
-                classes=classes,
-                width=config.prior_width,
-                layers=config.prior_layers,
-            )
+        if config.prior == "mixture":
+            latents = math.prod(self.shape)
+            if latents > _MOST_FITTED:
+                what = f"model.prior=mixture is for {_MOST_FITTED} latents at most, here are {latents:,}"
+                raise ConfigError(what, fix="type model.prior=none, and train a model on the latents by data.codec=RUN")
+            few = spec.num_samples // (_FEW_OF_PART * max(classes, 1)) if spec.num_samples else config.prior_parts
+            parts = max(1, min(config.prior_parts // max(classes, 1), few))
+            self.prior = MixturePrior(latent_dim=latents, classes=classes, parts=parts)
 
     def encode(self, x: Tensor) -> Posterior:
         """q(z|x), out of bf16."""
@@ -65,7 +67,8 @@ class Vae(Model):
     def __init__(self, *, spec: Spec, config: VaeConfig, net: NetConfig) -> None:
         super().__init__()
         # The label is what the prior is told; the decoder reads all that it needs from z.
-        self.spec = spec if config.prior == "flow" else replace(spec, cond={})
+        self.spec = spec if config.prior == "mixture" else replace(spec, cond={})
+        self.draws = config.prior != "none"
         self.config, self.classes = config, self.spec.label_classes
         self.stop_metric = "nll_nats_bound" if config.beta == 1 else "mse"  # what it is trained for
         self.autoencoder = Autoencoder(spec=spec, config=config, classes=self.classes, net=net)
@@ -107,10 +110,7 @@ class Vae(Model):
         if "commitment" in terms:
             loss = loss + math.prod(self.spec.shape) * terms["commitment"]
         if self.autoencoder.prior is not None:
-            y = batch.cond["label"].repeat(_PRIOR_DRAWS) if self.classes else None
-            latent = self.standard(z.detach())
-            terms["prior"] = self.autoencoder.prior.loss(latent.repeat(_PRIOR_DRAWS, 1), y)
-            loss = loss + terms["prior"]
+            terms |= self.autoencoder.prior.terms(z.detach().flatten(1), batch.cond["label"] if self.classes else None)
         if self.discriminator is not None:
             terms["adversarial"] = self.adversarial(x, output, distortions)
             loss = loss + terms["adversarial"]
@@ -152,9 +152,11 @@ class Vae(Model):
             return x, self.decoded(self.autoencoder.encode(x).sample())
 
     def follow(self, terms: Terms) -> None:
-        """The optimal deviation is that of the errors just made; codes move to what they stand for."""
+        """The optimal deviation is that of the errors just made; codes and the prior move to what they stand for."""
         self.likelihood.follow(terms)
         self.autoencoder.bottleneck.follow(terms)
+        if self.autoencoder.prior is not None:
+            self.autoencoder.prior.follow(terms)
 
     def kl_weight(self, samples_seen: int) -> float:
         over = self.config.kl_warmup_samples
@@ -237,46 +239,33 @@ class Vae(Model):
     # -- drawing -------------------------------------------------------------------------------------------------------
 
     def draw(self, request: Request) -> Tensor:
-        return self.from_standard(self.drawn(request))
+        return self.from_vector(self.drawn(request))
 
     def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
-        """From noise on the way between theirs: what the prior makes of it is a sample like any other."""
-        return self.from_standard(self.drawn(first, second, weight[:, None]))
+        return self.from_vector(between(self.drawn(first), self.drawn(second), weight[:, None], linear=first.linear))
 
     def vary(self, x: Tensor, request: Request, strength: float) -> Tensor:
         """On the way from the latents of x to those of a new sample, of the same label where there is one."""
-        return self.from_standard(along_circle(self.known(x), self.drawn(request), torch.tensor(strength)))
+        return self.from_vector(along_circle(self.known(x), self.drawn(request), torch.tensor(strength)))
 
     def blend(self, x: Tensor, other: Tensor, weight: Tensor, *, linear: bool) -> Tensor:
-        return self.from_standard(between(self.known(x), self.known(other), weight[:, None], linear=linear))
+        return self.from_vector(between(self.known(x), self.known(other), weight[:, None], linear=linear))
 
     def known(self, x: Tensor) -> Tensor:
-        """The standard latents of x."""
-        return self.standard(self.autoencoder.encode(self.observed(x)).mode)
+        """The likeliest latents of x, (B, latents)."""
+        return self.autoencoder.encode(self.observed(x)).mode.flatten(1)
 
-    def drawn(self, request: Request, other: Request | None = None, weight: Tensor | None = None) -> Tensor:
-        """Standard latents from the prior; with another request, `weight` (B, 1) of the way to it."""
-        noise, prior = self.noise(request), self.autoencoder.prior
-        if other is not None and weight is not None:
-            noise = between(noise, self.noise(other), weight, linear=request.linear)
+    def drawn(self, request: Request) -> Tensor:
+        """Latents from the prior, (B, latents)."""
+        noise, prior = request.noise(math.prod(self.autoencoder.shape) + 1), self.autoencoder.prior
+        noise[:, :-1] *= request.truncation
         if prior is None:
-            return self.standard(noise.unflatten(1, self.autoencoder.shape))
-        label = prior.label(request.cond["label"] if self.classes else None)
-        if other is not None and weight is not None and label is not None:
-            label = torch.lerp(label, prior.label(other.cond["label"]), weight)  # type: ignore[arg-type]
-        return prior.sample(noise, label, steps=self.config.prior_steps)
+            return noise[:, :-1]
+        return prior.sample(noise, request.cond["label"] if self.classes else None)
 
-    def noise(self, request: Request) -> Tensor:
-        return request.noise(math.prod(self.autoencoder.shape)) * request.truncation
-
-    def standard(self, z: Tensor) -> Tensor:
-        """z as the prior learns them, (B, latents): of mean 0 and deviation 1 where they are Gaussian."""
-        return self.autoencoder.bottleneck.standard(z).flatten(1)
-
-    def from_standard(self, latents: Tensor) -> Tensor:
-        """The mean of p(x|z), in model units."""
-        bottleneck = self.autoencoder.bottleneck
-        return self.decoded(bottleneck.settled(latents.unflatten(1, self.autoencoder.shape)))
+    def from_vector(self, latents: Tensor) -> Tensor:
+        """The mean of p(x|z), in model units; of codes that of the nearest."""
+        return self.decoded(self.autoencoder.bottleneck.settled(latents.unflatten(1, self.autoencoder.shape)))
 
     def decoded(self, z: Tensor) -> Tensor:
         return self.likelihood.mean(self.autoencoder.decoder(z))

@@ -1,0 +1,108 @@
+"""A prior that is learned without a gradient: a mixture of Gaussians for each class, with full covariances.
+
+Symbols: z a latent vector (D,), y its class, C classes, K parts of each. A part is of the latents that lie nearest to
+its mean, as in k-means, and the statistics of both follow the batches (Sculley 2010, web-scale k-means).
+
+Measured on the 128 latents of a VAE of Fashion-MNIST, Frechet distance of samples / labels right: one Gaussian for each
+class 0.77 / 0.88; ten 0.37 / 0.90, and no better by expectation maximisation (0.35 / 0.90); a flow-matching network
+0.53 / 0.84.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from genai.contract import Terms
+
+_WINDOW = 8  # the last eighth of the steps is what counts
+_DEAD = 0.05  # of an even share of its class, below which a part is given another place
+_RAISED, _TIMES_RAISED = 1e-3, 12  # of the mean variance, added to each; tenfold so often at most
+
+
+class MixturePrior(nn.Module):
+    share: Tensor
+    sums: Tensor
+    products: Tensor
+    steps: Tensor
+    away: Tensor
+
+    def __init__(self, *, latent_dim: int, classes: int, parts: int) -> None:
+        super().__init__()
+        shape, self.classes = (max(classes, 1), parts), classes
+        # Of all latents; sums and products of those of a part, divided by the number of all.
+        even = torch.full(shape, 1 / (shape[0] * parts))
+        self.register_buffer("share", even)
+        self.register_buffer("sums", torch.zeros(*shape, latent_dim))
+        self.register_buffer("products", even[..., None, None] * torch.eye(latent_dim))
+        self.register_buffer("steps", torch.zeros(()))
+        # Where a part is put from a busy one, in deviations; drawn once, so that all processes put it at one place.
+        self.register_buffer("away", torch.randn(parts, latent_dim))
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Means (C, K, D) and covariances (C, K, D, D)."""
+        share = self.share.clamp(min=1e-12)[..., None]
+        mean = self.sums / share
+        return mean, self.products / share[..., None] - mean[..., None] * mean[..., None, :]
+
+    @torch.no_grad()
+    def terms(self, z: Tensor, y: Tensor | None) -> Terms:
+        """The statistics of a micro-batch: latents (B, D) and their classes (B,)."""
+        y = torch.zeros(len(z), dtype=torch.int64, device=z.device) if y is None else y
+        mean = self.sums / self.share.clamp(min=1e-12)[..., None]
+        part = y * self.share.shape[1] + (z[:, None] - mean.to(z)[y]).square().sum(2).argmin(1)
+        share, sums, products = (
+            torch.zeros_like(total, dtype=z.dtype).flatten(0, 1) for total in (self.share, self.sums, self.products)
+        )
+        share.index_add_(0, part, torch.ones_like(z[:, 0]))
+        sums.index_add_(0, part, z)
+        products.index_add_(0, part, z[:, :, None] * z[:, None])
+        shape = self.share.shape
+        return {
+            name: total.unflatten(0, shape) / len(z)
+            for name, total in (("part_share", share), ("part_sums", sums), ("part_products", products))
+        }
+
+    def follow(self, terms: Terms) -> None:
+        self.steps += 1
+        weight = (_WINDOW / self.steps).clamp(max=1.0)
+        for total, name in ((self.share, "part_share"), (self.sums, "part_sums"), (self.products, "part_products")):
+            total.lerp_(terms[name].to(total), weight)
+        even = self.share.mean(1, keepdim=True)
+        dead = self.share < _DEAD * even
+        # The busiest part of the class, at a place of its own beside it.
+        of_class = torch.arange(len(self.share), device=self.share.device)
+        busiest = self.share.argmax(1)
+        share = self.share[of_class, busiest].clamp(min=1e-12)[:, None]
+        mean = self.sums[of_class, busiest] / share
+        covariance = self.products[of_class, busiest] / share[..., None] - mean[:, :, None] * mean[:, None]
+        deviation = covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+        put = mean[:, None] + self.away * deviation[:, None]
+        dead, even = dead[..., None], even[..., None]
+        self.sums.copy_(torch.where(dead, even * put, self.sums))
+        products = covariance[:, None] + put[..., None] * put[..., None, :]
+        self.products.copy_(torch.where(dead[..., None], even[..., None] * products, self.products))
+        self.share.copy_(torch.where(dead, even, self.share[..., None])[..., 0])
+
+    def sample(self, noise: Tensor, y: Tensor | None) -> Tensor:
+        """Latents (B, D) from standard normal noise (B, D + 1), the last of which chooses the part."""
+        y = torch.zeros(len(noise), dtype=torch.int64, device=noise.device) if y is None else y
+        upto = self.share.cumsum(1)
+        chance = torch.special.ndtr(noise[:, -1:]) * upto[y, -1:]
+        part = (chance > upto[y]).sum(1).clamp(max=self.share.shape[1] - 1)
+        mean, covariance = (moment[y, part] for moment in self.moments())
+        factor = _factor(covariance)
+        return mean + (factor * noise[:, None, :-1]).sum(2)
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """Lower triangular L with L L' = covariance (B, D, D), whose variances are raised until there is one: what fp32
+    leaves of the difference of products and squares need not be positive."""
+    variance = covariance.diagonal(dim1=1, dim2=2)
+    raised = _RAISED * variance.mean(1, keepdim=True).clamp(min=1e-8)
+    for _ in range(_TIMES_RAISED):
+        factor, failed = torch.linalg.cholesky_ex(covariance + torch.diag_embed(raised.expand_as(variance)))
+        if not failed.any():
+            break
+        raised = torch.where(failed[:, None] > 0, 10 * raised, raised)
+    return factor

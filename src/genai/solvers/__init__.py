@@ -1,1 +1,0 @@
-"""Pure functions of a callable: steps along an ordinary differential equation."""

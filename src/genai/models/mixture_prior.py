@@ -17,6 +17,8 @@ from genai.contract import Terms
 
 _WINDOW = 8  # the last eighth of the steps is what counts
 _DEAD = 0.05  # of an even share of its class, below which a part is given another place
+_LOOKED_AT = 8  # steps between looks for such parts
+_ASIDE = 0.1  # deviations: among many latents, what lies further from their mean is nearest to none of them
 _RAISED, _TIMES_RAISED = 1e-3, 12  # of the mean variance, added to each; tenfold so often at most
 
 
@@ -38,6 +40,7 @@ class MixturePrior(nn.Module):
         self.register_buffer("steps", torch.zeros(()))
         # Where a part is put from a busy one, in deviations; drawn once, so that all processes put it at one place.
         self.register_buffer("away", torch.randn(parts, latent_dim))
+        self._count: int | None = None
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Means (C, K, D) and covariances (C, K, D, D)."""
@@ -64,25 +67,28 @@ class MixturePrior(nn.Module):
         }
 
     def follow(self, terms: Terms) -> None:
+        """Takes up the statistics of a step's global batch."""
+        # Counted here, too, because reading a tensor would make an accelerator wait.
+        self._count = (int(self.steps) if self._count is None else self._count) + 1
         self.steps += 1
-        weight = (_WINDOW / self.steps).clamp(max=1.0)
+        weight = min(1.0, _WINDOW / self._count)
         for total, name in ((self.share, "part_share"), (self.sums, "part_sums"), (self.products, "part_products")):
             total.lerp_(terms[name].to(total), weight)
+        if self._count % _LOOKED_AT == 0:
+            self._revive()
+
+    def _revive(self) -> None:
+        """Puts parts that hardly anything is near beside the busiest part of their class."""
         even = self.share.mean(1, keepdim=True)
         dead = self.share < _DEAD * even
-        # The busiest part of the class, at a place of its own beside it.
-        of_class = torch.arange(len(self.share), device=self.share.device)
-        busiest = self.share.argmax(1)
-        share = self.share[of_class, busiest].clamp(min=1e-12)[:, None]
-        mean = self.sums[of_class, busiest] / share
-        covariance = self.products[of_class, busiest] / share[..., None] - mean[:, :, None] * mean[:, None]
-        deviation = covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
-        put = mean[:, None] + self.away * deviation[:, None]
-        dead, even = dead[..., None], even[..., None]
-        self.sums.copy_(torch.where(dead, even * put, self.sums))
-        products = covariance[:, None] + put[..., None] * put[..., None, :]
-        self.products.copy_(torch.where(dead[..., None], even[..., None] * products, self.products))
-        self.share.copy_(torch.where(dead, even, self.share[..., None])[..., 0])
+        of_class, busiest = torch.arange(len(self.share), device=self.share.device), self.share.argmax(1)
+        mean, covariance = (moment[of_class, busiest][:, None] for moment in self.moments())
+        deviation = covariance.diagonal(dim1=2, dim2=3).clamp(min=0).sqrt()
+        put = mean + _ASIDE * self.away * deviation
+        products = covariance + put[..., None] * put[..., None, :]
+        for total, new in ((self.products, products), (self.sums, put), (self.share, torch.ones_like(even))):
+            extra = [1] * (total.ndim - 2)
+            total.copy_(torch.where(dead.view(*dead.shape, *extra), even.view(-1, 1, *extra) * new, total))
 
     def sample(self, noise: Tensor, y: Tensor | None) -> Tensor:
         """Latents (B, D) from standard normal noise (B, D + 1), the last of which chooses the part."""

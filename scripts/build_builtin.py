@@ -1,16 +1,19 @@
 """Rebuilds the sets that come with the package from their originals.
 
-    python scripts/build_builtin.py FASHION_MNIST_FOLDER EMOJI_NPZ
+    python scripts/build_builtin.py FASHION_MNIST_FOLDER EMOJI_NPZ SPOKEN_DIGITS_FOLDER
 
 FASHION_MNIST_FOLDER holds the four original idx files, plain or gzipped; EMOJI_NPZ the pictures of npm's
-emoji-datasource-google at 64 x 64 on white with `images`, `captions`, `categories`; the digits come from scikit-learn.
-Writes src/genai/data/builtin/{fashion_mnist,digits,emoji}.npz, byte for byte the same each time under one version of
-zlib.
+emoji-datasource-google at 64 x 64 on white with `images`, `captions`, `categories`; SPOKEN_DIGITS_FOLDER clips of 8 kHz
+that espeak-ng spoke, with a metadata.csv of `file`, `label`, `text`; the digits come from scikit-learn.
+Writes src/genai/data/builtin/{fashion_mnist,digits,emoji,spoken_digits}.npz, byte for byte the same each time under one
+version of zlib.
 """
 
 from __future__ import annotations
 
+import csv
 import sys
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from sklearn.datasets import load_digits
 from genai.data.download import verified
 from genai.data.downloaded import SETS
 from genai.data.idx import read_idx
+from genai.data.packaged import packed
 
 BUILTIN = Path(__file__).resolve().parent.parent / "src" / "genai" / "data" / "builtin"
 
@@ -58,12 +62,32 @@ def emoji(path: Path) -> dict[str, np.ndarray]:
     return {"images": images, "labels": labels.astype(np.uint8), "names": names, "captions": captions}
 
 
+def spoken_digits(folder: Path) -> dict[str, np.ndarray]:
+    """In the order of the metadata, one clip after the other."""
+    with (folder / "metadata.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    clips = []
+    for row in rows:
+        with wave.open(str(folder / row["file"])) as clip:
+            if (clip.getnchannels(), clip.getsampwidth(), clip.getframerate()) != (1, 2, 8000):
+                raise SystemExit(f"{row['file']} is not 16 bits, mono, 8 kHz")
+            clips.append(np.frombuffer(clip.readframes(clip.getnframes()), "<i2"))
+    return {
+        "differences": packed(np.concatenate(clips)),
+        "lengths": np.array([len(clip) for clip in clips], dtype=np.int32),
+        "labels": np.array([int(row["label"]) for row in rows], dtype=np.uint8),
+        "captions": np.array([row["text"] for row in rows]),
+        "sample_rate": np.array(8000, dtype=np.int32),
+    }
+
+
 def main() -> None:
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 4:
         raise SystemExit(__doc__)
     np.savez_compressed(BUILTIN / "fashion_mnist.npz", **fashion_mnist(Path(sys.argv[1])))  # type: ignore[arg-type]
     np.savez_compressed(BUILTIN / "digits.npz", **digits())  # type: ignore[arg-type]
     np.savez_compressed(BUILTIN / "emoji.npz", **emoji(Path(sys.argv[2])))  # type: ignore[arg-type]
+    np.savez_compressed(BUILTIN / "spoken_digits.npz", **spoken_digits(Path(sys.argv[3])))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genai.data import pictures as pictures_module
+from genai.data import listed as listed_module
 from genai.data.check import check, describe
 from genai.data.source import Dataset, open_data
 from genai.errors import DataError
@@ -90,7 +90,7 @@ def test_each_caption_stays_with_its_picture_through_the_split(
     rows = [{"file_name": f"{19 - i}.png", "text": f"number {i}, 図"} for i in range(20)]
     write(tmp_path / f"metadata.{kind}", rows)
     if stream:
-        monkeypatch.setattr(pictures_module, "RESIDENT_BYTES", 0)
+        monkeypatch.setattr(listed_module, "RESIDENT_BYTES", 0)
     data = opened(tmp_path, valid_fraction=0.2)
     assert data.spec.cond == {}  # captions alone are no classes
     for split in (data.train, data.valid):

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genai.data import pictures as pictures_module
+from genai.data import listed as listed_module
 from genai.data.check import check
 from genai.data.images import Frame, decode, fit, frame_of, look_at
 from genai.data.source import Dataset, modality_of, open_data
@@ -383,7 +383,7 @@ def test_skipping_gives_the_same_set_when_it_streams(tmp_path: Path, monkeypatch
             save(tmp_path / label / f"{i}.png", noise(16, 16))
     (tmp_path / "a" / "3.png").write_bytes(b"")
     resident = opened(tmp_path, on_bad="skip")
-    monkeypatch.setattr(pictures_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(listed_module, "RESIDENT_BYTES", 0)
     streamed = opened(tmp_path, on_bad="skip")
     assert streamed.train.streams
     assert np.array_equal(pixels(resident), pixels(streamed))
@@ -498,7 +498,7 @@ def test_fingerprint_follows_content_also_when_streamed(tmp_path: Path, monkeypa
     for i in range(4):
         save(tmp_path / f"{i}.png", noise(8, 8))
     resident = opened(tmp_path).fingerprint
-    monkeypatch.setattr(pictures_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(listed_module, "RESIDENT_BYTES", 0)
     streamed = opened(tmp_path).fingerprint
     assert streamed == opened(tmp_path).fingerprint
     save(tmp_path / "3.png", np.zeros((8, 8), np.uint8))

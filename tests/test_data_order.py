@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from genai.contract import Batch, Spec
-from genai.data import pictures as pictures_module
+from genai.data import listed as listed_module
 from genai.data.codec import Codec, LatentSplit
 from genai.data.loader import Loader
 from genai.data.order import permutation, step_index
@@ -51,7 +51,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def streamed(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    monkeypatch.setattr(pictures_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(listed_module, "RESIDENT_BYTES", 0)
     data = open_data(DataConfig(name="path", path=str(pictures), valid_fraction=0.1), predicts="data")  # type: ignore[arg-type]
     assert data.train.streams
     return data
@@ -138,7 +138,7 @@ def test_double_precision_reaches_values_and_leaves_labels() -> None:
 def test_streaming_gives_the_samples_of_a_resident_set(streamed: Dataset, pictures: Path) -> None:
     from genai.data import source
 
-    pictures_module.RESIDENT_BYTES = source.RESIDENT_BYTES  # type: ignore[attr-defined]  # restored by the fixture
+    listed_module.RESIDENT_BYTES = source.RESIDENT_BYTES  # type: ignore[attr-defined]  # restored by the fixture
     resident = open_data(DataConfig(name="path", path=str(pictures)), predicts="data")  # type: ignore[arg-type]
     assert not resident.train.streams
     assert resident.spec == streamed.spec
@@ -240,7 +240,7 @@ def test_a_killed_worker_is_an_error_within_seconds(two_workers: Loader) -> None
 def test_a_bad_file_is_named_alike_with_and_without_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr(pictures_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(listed_module, "RESIDENT_BYTES", 0)
     for i in range(10):
         Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / f"{i}.png")
     (tmp_path / "5.png").write_bytes(b"no picture")

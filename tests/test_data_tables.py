@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from genai.data import hub as hub_module
-from genai.data import pictures as pictures_module
+from genai.data import listed as listed_module
 from genai.data import sniff
 from genai.data import tables as tables_module
 from genai.data.check import check, describe
@@ -63,7 +63,7 @@ def test_pictures_labels_names_and_captions(
     if where == "cache":
         monkeypatch.setattr(tables_module, "HELD_BYTES", 0)
     if stream:
-        monkeypatch.setattr(pictures_module, "RESIDENT_BYTES", 0)
+        monkeypatch.setattr(listed_module, "RESIDENT_BYTES", 0)
     assert modality_of("path", str(path)) == "image"
     for _ in range(2):  # unpacked, and as it was kept
         data = opened(path)
@@ -273,7 +273,7 @@ def test_a_hub_set_is_what_the_library_loads(tmp_path: Path, monkeypatch: pytest
     assert modality_of("path", "hub:someone/digits") == "image"
     assert describe("path", config("hub:someone/digits"))["classes"] == {"a": 6, "b": 5}
     monkeypatch.setattr(tables_module, "HELD_BYTES", 0)  # unpacked into the cache
-    monkeypatch.setattr(pictures_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(listed_module, "RESIDENT_BYTES", 0)
     assert sorted(values(opened("hub:someone/digits").train)) == list(range(8))
 
 

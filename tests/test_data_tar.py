@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from genai.data import cache
-from genai.data import pictures as pictures_module
+from genai.data import listed as listed_module
 from genai.data import tar as tar_module
 from genai.data.check import check
 from genai.data.source import modality_of
@@ -61,7 +61,7 @@ def test_one_tar_gives_pictures_labels_and_captions(
 ) -> None:
     path = shard(tmp_path / "a.tar", range(12))
     if stream:
-        monkeypatch.setattr(pictures_module, "RESIDENT_BYTES", 0)
+        monkeypatch.setattr(listed_module, "RESIDENT_BYTES", 0)
     assert modality_of("path", str(path)) == "image"
     data = opened(path)
     assert data.train.streams == stream
@@ -266,7 +266,7 @@ def test_bad_pictures_are_named_skipped_and_listed_as_in_a_folder(
     assert "empty" in report.bad[0][1]
     good = [i for i in range(20) if i not in (3, 11)]
     resident = opened(path, on_bad="skip")
-    monkeypatch.setattr(pictures_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(listed_module, "RESIDENT_BYTES", 0)
     streamed = opened(path, on_bad="skip")
     assert streamed.train.streams
     assert values(resident.train) == values(streamed.train) == good

@@ -26,13 +26,14 @@ class Spec:
 
     kind: Literal["real", "token"]
     shape: tuple[int, ...]
-    modality: Literal["image", "points", "text", "label", "latent"]
+    modality: Literal["image", "audio", "points", "text", "label", "latent"]
     vocab: int = 0
     classes: int = 0
     names: tuple[str, ...] = ()
     cond: Mapping[str, Spec] = field(default_factory=dict)
     scale: tuple[float, ...] = (1.0,)
     offset: tuple[float, ...] = (0.0,)
+    sample_rate: int = 0  # of audio, values a second
     num_samples: int = 0  # that training learns from; 0: unknown
     first_stage: str = ""  # of latents: sha256 of the weights that make them
 

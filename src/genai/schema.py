@@ -233,7 +233,9 @@ class DataConfig:
     path: PathText | None = None
     size: Side | tuple[Side, Side] | None = None  # pixels a side, or [height, width]
     fit: Literal["crop", "pad", "stretch"] = "crop"  # how a picture is brought to that size
-    channels: Literal[1, 3] | None = None  # 1 grey, 3 RGB; null: as the files are
+    channels: Literal[1, 2, 3] | None = None  # 1 grey or mono, 2 stereo, 3 RGB; null: as the files are
+    seconds: Annotated[float, Range(low=0, high=600, above=True)] | None = None  # of a sound; null: of the longest
+    sample_rate: Annotated[int, Range(low=100, high=768_000)] | None = None  # null: the most common of the files
     valid_fraction: Annotated[float, Range(low=0, high=0.9)] = 0.1  # held out where the set has no test split
     split_seed: Natural = 0
     workers: Natural = 0  # processes that read a set too large for memory

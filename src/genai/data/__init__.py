@@ -33,6 +33,11 @@ COMPONENTS: dict[str, Component] = {
         "animals and vehicles, 32x32 colour, 10 classes, 50,000 + 10,000: a download of 170 MB",
         modality="image",
     ),
+    "spoken_digits": Component(
+        "genai.data.packaged:open_spoken_digits",
+        "spoken digits, English and Chinese, 8 kHz, 10 classes, 1,100 clips of 1.024 s with captions",
+        modality="audio",
+    ),
     "ring8": Component(
         "genai.data.points:open_ring8",
         "8 Gaussians on a circle of radius 1, standard deviation 0.01",
@@ -44,6 +49,7 @@ COMPONENTS: dict[str, Component] = {
     "moons": Component("genai.data.points:open_moons", "two interleaved half circles, 2 classes", modality="points"),
     "path": Component(
         "genai.data.path:open_path",
-        "your own: data.path=FOLDER of pictures (sub-folders are classes), tars, parquet, .npz, .npy, idx, hub:NAME",
+        "your own: data.path=FOLDER of pictures or sounds (sub-folders are classes), tars, parquet, .npz, .npy, idx, "
+        "hub:NAME",
     ),
 }

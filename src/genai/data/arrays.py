@@ -1,4 +1,5 @@
-"""Pictures and points of .npz and .npy files, read without unpickling and, where the file allows, without loading."""
+"""Pictures, sounds and points of .npz and .npy files, read without unpickling and, where the file allows, without
+loading."""
 
 from __future__ import annotations
 
@@ -7,69 +8,91 @@ import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from genai.data import sniff
+from genai.data import sniff, sounds
 from genai.data.images import Frame, Look, frame_of, prepare, size_text
-from genai.data.source import RESIDENT_BYTES, Part, Source
-from genai.errors import ConfigError, DataError
+from genai.data.source import RESIDENT_BYTES, Part, Source, refuse_foreign_settings
+from genai.errors import DataError
 from genai.schema import DataConfig
 
 _MOST_UNPACKED_BYTES = 8 << 30  # of a compressed array, which must be held in memory
-_ROWS_AT_ONCE = 2048
+_ROWS_AT_ONCE, _VALUES_AT_ONCE = 2048, 1 << 22
 
 
 class ArrayRows:
-    """Pictures of an array that stays in its file, brought to the frame when asked for."""
+    """Pictures or sounds of an array that stays in its file, brought to the frame when asked for: `ordered` puts their
+    axes in order, `prepare` brings some of them to the frame."""
 
-    def __init__(self, array: np.ndarray, frame: Frame, path: Path) -> None:
-        self._array, self._frame, self._path = array, frame, path
-        self._images = _as_nhwc(array, path)
+    def __init__(
+        self,
+        array: np.ndarray,
+        frame: Frame | sounds.Frame,
+        path: Path,
+        ordered: Callable[[np.ndarray, Path], np.ndarray],
+        prepare: Callable[[np.ndarray, Any], np.ndarray],
+    ) -> None:
+        self._array, self._how = array, (frame, path, ordered, prepare)
+        self._samples = ordered(array, path)
         self.shape: tuple[int, ...] = frame.shape
 
     def __reduce__(self) -> tuple[Callable[..., ArrayRows], tuple[object, ...]]:
         """A process that reads opens the file itself: to send a mapped array would be to send all of it."""
         array = self._array
         if not isinstance(array, np.memmap):
-            return ArrayRows, (array, self._frame, self._path)
+            return ArrayRows, (array, *self._how)
         fortran = array.flags.f_contiguous and not array.flags.c_contiguous
         header = sniff.ArrayHeader(array.shape, array.dtype.str, fortran, 0)
-        return _remapped, (self._path, header, array.offset, self._frame)
+        return _remapped, (header, array.offset, *self._how)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._samples)
 
     def read(self, index: np.ndarray) -> np.ndarray:
-        return prepare(self._images[index], self._frame)
+        frame, _, _, prepare = self._how
+        return prepare(self._samples[index], frame)
 
     def digest(self) -> bytes:
         chosen = np.unique(np.linspace(0, len(self) - 1, 1000).astype(int))
-        return hashlib.sha256(repr(self._images.shape).encode() + self._images[chosen].tobytes()).digest()
+        return hashlib.sha256(repr(self._samples.shape).encode() + self._samples[chosen].tobytes()).digest()
 
 
-def _remapped(path: Path, header: sniff.ArrayHeader, offset: int, frame: Frame) -> ArrayRows:
-    return ArrayRows(_mapped(path, header, offset), frame, path)
+def _remapped(header: sniff.ArrayHeader, offset: int, frame: Any, path: Path, *how: Any) -> ArrayRows:
+    return ArrayRows(_mapped(path, header, offset), frame, path, *how)
 
 
 def open_arrays(path: Path, config: DataConfig, name: str) -> Source:
-    """Raises DataError for arrays that are neither pictures nor points, and for labels that do not fit them."""
+    """Raises DataError for arrays that are no pictures, sounds or points, and for labels that do not fit them."""
     if path.suffix.lower() == ".npy":
         arrays = {"x": load_npy(path)}
     else:
         arrays = load_npz(path)
     notes = []
-    used = (sniff.X_KEYS, sniff.LABEL_KEYS, sniff.TEST_X_KEYS, sniff.TEST_LABEL_KEYS, ("names",), *sniff.CAPTION_KEYS)
-    x, labels, test_x, test_labels, names, captions, test_captions = (
-        next((arrays.pop(k) for k in keys if k in arrays), None) for keys in used
+    key = sniff.find_key(arrays, sniff.X_KEYS, path)
+    is_audio = sniff.modality_of_array(_header_of(arrays[key]), path, key) == "audio"
+    used = (sniff.X_KEYS, sniff.LABEL_KEYS, sniff.TEST_X_KEYS, sniff.TEST_LABEL_KEYS, ("names",), (sniff.RATE_KEY,))
+    x, labels, test_x, test_labels, names, rate, captions, test_captions = (
+        next((arrays.pop(k) for k in keys if k in arrays), None) for keys in (*used, *sniff.CAPTION_KEYS)
     )
     if arrays:
         notes.append(f"arrays that are not used: {', '.join(arrays)}")
     if x is None:
         raise AssertionError("sniff.find_key has found it")
     source = source_of_arrays(
-        x, labels, test_x, test_labels, names=names, path=path, config=config, name=name, notes=tuple(notes)
+        x,
+        labels,
+        test_x,
+        test_labels,
+        names=names,
+        rate=_rate(rate, config, path) if is_audio else None,
+        path=path,
+        config=config,
+        name=name,
+        notes=tuple(notes),
     )
     test = None if source.test is None else captioned(source.test, test_captions, "test_captions", path)
     return replace(source, train=captioned(source.train, captions, "captions", path), test=test)
@@ -82,12 +105,14 @@ def source_of_arrays(
     test_labels: np.ndarray | None = None,
     *,
     names: np.ndarray | None = None,
+    rate: int | None = None,
     path: Path,
     config: DataConfig,
     name: str,
     notes: tuple[str, ...] = (),
 ) -> Source:
-    """Pictures (N, H, W[, C]) of whole numbers 0 to 255, or points (N, 2), with labels if there are any."""
+    """Pictures (N, H, W[, C]) of whole numbers 0 to 255, points (N, 2), or with a `rate` sounds (N, [C,] T); labels if
+    there are any."""
     found, class_names = _labels(labels, names, len(x), path)
     if (found is None) != (test_labels is None) and test_x is not None:
         raise DataError("labels of the training or of the test part are missing", path=path, fix="save both or none")
@@ -98,12 +123,22 @@ def source_of_arrays(
     classes = len(class_names)
     if found is not None and (empty := classes - len(np.unique(found))):
         notes = (*notes, f"{empty} of the {classes} classes have no samples")
-    header = sniff.ArrayHeader(x.shape, x.dtype.str, False, 0)
-    if sniff.modality_of_array(header, path) == "points":
-        if config.size is not None or config.channels is not None:
-            raise ConfigError(
-                "the data are points, no pictures", path=path, fix="leave out data.size and data.channels"
-            )
+    if rate is not None:
+        held = [sounds.as_nct(part, path) for part in (x, test_x) if part is not None]
+        sound, said = sounds.frame_of([sounds.Look(rate, *part.shape[1:]) for part in held for _ in part], config)
+        test = None if test_x is None else Part(_sounds(test_x, rate, sound, path), test_found)
+        return Source(
+            name,
+            "audio",
+            Part(_sounds(x, rate, sound, path), found),
+            test,
+            classes=classes,
+            names=class_names,
+            notes=(*notes, *said),
+            sample_rate=sound.rate,
+        )
+    if sniff.modality_of_array(_header_of(x), path, "x") == "points":
+        refuse_foreign_settings(config, "points")
         test = None if test_x is None else Part(_points(test_x, path), test_found)
         part = Part(_points(x, path), found)
         return Source(name, "points", part, test, classes=classes, names=class_names, notes=notes)
@@ -114,6 +149,10 @@ def source_of_arrays(
     test = None if test_x is None else Part(_pictures(test_x, frame, path), test_found)
     part = Part(_pictures(x, frame, path), found)
     return Source(name, "image", part, test, classes=classes, names=class_names, notes=(*notes, *said))
+
+
+def _header_of(array: np.ndarray) -> sniff.ArrayHeader:
+    return sniff.ArrayHeader(array.shape, array.dtype.str, False, 0)
 
 
 def captioned(part: Part, captions: np.ndarray | None, what: str, path: Path) -> Part:
@@ -128,7 +167,7 @@ def captioned(part: Part, captions: np.ndarray | None, what: str, path: Path) ->
 
 def load_npy(path: Path) -> np.ndarray:
     header = sniff.npy_header(path)
-    sniff.modality_of_array(header, path)
+    sniff.modality_of_array(header, path, "x")
     return _mapped(path, header, header.start)
 
 
@@ -136,7 +175,8 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays that we know by name, and the names of the others with nothing in them."""
     headers = sniff.npz_headers(path)
     arrays = {}
-    sniff.modality_of_array(headers[sniff.find_key(headers, sniff.X_KEYS, path)], path)
+    key = sniff.find_key(headers, sniff.X_KEYS, path)
+    sniff.modality_of_array(headers[key], path, key)
     with sniff.reading(path), zipfile.ZipFile(path) as archive:
         for key, header in headers.items():
             if header.dtype == "|V1":
@@ -193,11 +233,47 @@ def _pictures(array: np.ndarray, frame: Frame, path: Path) -> np.ndarray | Array
     if len(images) * frame.num_bytes > RESIDENT_BYTES:
         if images.dtype != np.uint8:
             raise DataError(f"pictures of type {images.dtype}", path=path, fix="save so many pictures as uint8")
-        return ArrayRows(array, frame, path)
+        return ArrayRows(array, frame, path, _as_nhwc, prepare)
     made = np.empty((len(images), *frame.shape), dtype=np.uint8)
     for start in range(0, len(images), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
         made[rows] = prepare(_as_uint8(images[rows], start, path), frame)
+    return made
+
+
+def _rate(stored: np.ndarray | None, config: DataConfig, path: Path) -> int:
+    """Of the sounds of a file. Raises DataError where neither it nor data.sample_rate says it."""
+    if stored is None and config.sample_rate is not None:
+        return config.sample_rate
+    if stored is None:
+        raise DataError(
+            "sounds without a rate", path=path, fix="save sample_rate=N beside audio=, or type data.sample_rate=N"
+        )
+    if (
+        stored.size != 1
+        or stored.dtype.kind not in "iu"
+        or not sounds.RATES[0] <= int(stored.ravel()[0]) <= sounds.RATES[1]
+    ):
+        what = f"'sample_rate' is {stored.ravel()[:1].tolist()} of type {stored.dtype} and shape {stored.shape}"
+        raise DataError(what, path=path, fix="save one whole number, the values a second")
+    return int(stored.ravel()[0])
+
+
+def _sounds(array: np.ndarray, rate: int, frame: sounds.Frame, path: Path) -> np.ndarray | ArrayRows:
+    """In memory where they fit there; else rows of the file."""
+    held, prepare_sounds = sounds.as_nct(array, path), partial(sounds.prepare, rate=rate)
+    if len(held) * frame.num_bytes > RESIDENT_BYTES:
+        if held.dtype != np.int16:
+            raise DataError(f"sounds of type {held.dtype}", path=path, fix="save so many sounds as int16")
+        return ArrayRows(array, frame, path, sounds.as_nct, prepare_sounds)
+    made = np.empty((len(held), *frame.shape), np.int16)
+    step = max(1, _VALUES_AT_ONCE // max(1, held[0].size))
+    for start in range(0, len(held), step):
+        rows = held[start : start + step]
+        if rows.dtype != np.int16 and len(bad := np.flatnonzero(~(np.abs(rows) <= 1).all(axis=(1, 2)))):
+            what = f"sound {start + bad[0]} has values outside -1..1, or that are not finite"
+            raise DataError(what, path=path, fix="divide by the largest, or save int16")
+        made[start : start + step] = prepare_sounds(rows, frame)
     return made
 
 

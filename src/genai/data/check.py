@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from genai.data.held_out import split_ids
-from genai.data.images import Frame
-from genai.data.path import list_pictures, name_of
-from genai.data.pictures import PictureRows, can_be_skipped, find_bad, frame_for, refuse_one, source_of
+from genai.data.listed import FileRows, can_be_skipped, find_bad, frame_for, refuse_one, source_of
+from genai.data.path import list_samples, name_of
 from genai.data.source import Dataset, Part, Source, captions_of, open_source
 from genai.errors import DataError
 from genai.registry import find
@@ -27,7 +26,8 @@ class Report:
     name: str
     path: str | None
     modality: str
-    shape: tuple[int, ...]  # of one sample: (C, H, W) or (D,)
+    shape: tuple[int, ...]  # of one sample: (C, H, W), (C, T) or (D,)
+    sample_rate: int  # of sounds, else 0
     train: int  # samples
     held_out: int
     classes: dict[str, int]  # name -> training and held-out samples; empty without labels
@@ -43,32 +43,38 @@ class Report:
         return self.num_bad == 0
 
     def plain(self) -> dict[str, Any]:
-        """As JSON data."""
-        return asdict(self) | {"good": self.good}
+        """As JSON data; of sounds also how many seconds each has."""
+        told = asdict(self) | {"good": self.good}
+        if self.sample_rate:
+            return told | {"seconds": self.shape[-1] / self.sample_rate}
+        del told["sample_rate"]
+        return told
 
 
 def check(config: DataConfig) -> Report:
-    """Reads every file of a set. Pictures that cannot be used are in the report, in whatever they lie; what else is
+    """Reads every file of a set. Files that cannot be used are in the report, in whatever they lie; what else is
     wrong raises the DataError that training would raise."""
-    listed = list_pictures(config)
+    listed = list_samples(config)
     if listed is None:
         return _report(open_source(config), config)
     try:
         frame, notes = frame_for(listed, config)
     except DataError:
-        frame, notes = Frame(channels=3, height=1, width=1, fits=True), listed.notes  # all are bad, and all are listed
+        frame, notes = listed.train.medium.least, listed.notes  # all are bad, and all are listed
     bad: list[DataError] = []
     can_skip = True
     parts: list[Part | None] = []
     for listing in (listed.train, listed.test):
-        errors = {} if listing is None else find_bad(listing.files, frame)
+        errors = {} if listing is None else find_bad(listing, frame)
         bad += errors.values()
         can_skip &= not errors or can_be_skipped(len(errors), len(listing or ()))
         kept = None if listing is None else listing.without(list(errors))
-        parts.append(None if kept is None else Part(PictureRows(kept.files, frame), kept.labels, kept.captions))
+        parts.append(
+            None if kept is None else Part(FileRows(kept.files, frame, kept.medium), kept.labels, kept.captions)
+        )
     if not bad:
         refuse_one(listed)
-    return _report(source_of(listed, parts, name_of(config), notes), config, bad, can_skip)
+    return _report(source_of(listed, frame, parts, name_of(config), notes), config, bad, can_skip)
 
 
 def describe(name: str, config: DataConfig | None = None) -> dict[str, Any]:
@@ -93,6 +99,7 @@ def _report(
             path=config.path,
             modality=spec.modality,
             shape=spec.shape,
+            sample_rate=spec.sample_rate,
             train=len(source.train),
             held_out=held_out,
             classes={},
@@ -114,6 +121,7 @@ def _report(
         path=config.path,
         modality=source.modality,
         shape=source.train.shape,
+        sample_rate=source.sample_rate,
         train=train,
         held_out=held_out,
         classes=_count_classes(source),

@@ -8,8 +8,8 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+from genai.data.listed import Listed
 from genai.data.parts import chosen_parts, left_out_note
-from genai.data.pictures import Listed
 from genai.data.tables import ROWS_AT_ONCE, Table, list_tables
 from genai.errors import DataError, SecurityError
 

@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
 
+from genai.data.source import refuse_foreign_settings
 from genai.errors import DataError, GenaiError
 from genai.schema import DataConfig
 
@@ -161,7 +162,9 @@ def size_text(height: int, width: int) -> str:
 
 
 def frame_of(looks: Iterable[Look], config: DataConfig) -> tuple[Frame, list[str]]:
-    """The frame for pictures that look like these, and what the user should know about it."""
+    """The frame for pictures that look like these, and what the user should know about it. Raises ConfigError
+    for settings of other data."""
+    refuse_foreign_settings(config, "image")
     looks = list(looks)
     sizes = Counter((look.width, look.height) for look in looks)
     channels = config.channels or (1 if all(look.grey for look in looks) else 3)

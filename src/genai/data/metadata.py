@@ -1,4 +1,4 @@
-"""Labels and captions that `metadata.csv` or `metadata.jsonl` files give to the pictures at or below their folder."""
+"""Labels and captions that `metadata.csv` or `metadata.jsonl` files give to the files at or below their folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LABEL_KEYS = ("label",)
 
 @dataclass(frozen=True)
 class Row:
-    """What one row says of its picture; `label` and `caption` are None where the file has no such column."""
+    """What one row says of its file; `label` and `caption` are None where the file has no such column."""
 
     path: Path
     number: int  # as an editor counts
@@ -39,7 +39,7 @@ def metadata_files(names: Iterable[str]) -> list[str]:
 
 
 def read_metadata(root: Path, files: Iterable[str]) -> dict[str, Row]:
-    """The row of each picture that these files name, by the picture's path relative to `root`.
+    """The row of each file that these name, by its path relative to `root`.
 
     Raises DataError, with the number of the row, for a row without a file or a label, and for a file named twice.
     """
@@ -80,7 +80,7 @@ def _text(row: dict[str, Any], key: str | None, path: Path, number: int) -> str 
     if isinstance(value, str | int | float | None):
         return "" if value is None else str(value).strip()
     kind = "a list" if isinstance(value, list) else "an object"
-    raise DataError(f"'{key}' of row {number} is {kind}, expected a text", path=path, fix="give each picture one text")
+    raise DataError(f"'{key}' of row {number} is {kind}, expected a text", path=path, fix="give each file one text")
 
 
 def _object(line: str, path: Path, number: int) -> dict[str, Any]:

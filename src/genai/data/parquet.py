@@ -8,8 +8,8 @@ from typing import Any
 
 from genai.data import sniff
 from genai.data.cache import stamp_of
+from genai.data.listed import Listed
 from genai.data.parts import files_of_parts
-from genai.data.pictures import Listed
 from genai.data.tables import ROWS_AT_ONCE, Table, list_tables
 from genai.errors import DataError
 

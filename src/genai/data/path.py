@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from genai import registry
 from genai.data import sniff
 from genai.data.arrays import open_arrays
 from genai.data.cifar import open_cifar10
 from genai.data.folder import list_folder
 from genai.data.hub import list_hub
 from genai.data.idx import open_idx_file, open_idx_folder
+from genai.data.listed import PICTURES, SOUNDS, Listed, open_listed
 from genai.data.parquet import list_parquet
-from genai.data.pictures import Listed, open_listed
-from genai.data.source import Source, with_classes
+from genai.data.source import NOUNS, Source, with_classes
 from genai.data.tar import list_tars
 from genai.errors import ConfigError, DataError
 from genai.schema import DataConfig
 
 _LISTERS: dict[sniff.Kind, Callable[[Path], Listed]] = {
-    "pictures": list_folder,
+    "pictures": partial(list_folder, medium=PICTURES),
+    "sounds": partial(list_folder, medium=SOUNDS),
     "tar": list_tars,
     "parquet": list_parquet,
 }
@@ -30,7 +33,7 @@ def open_path(config: DataConfig) -> Source:
     if config.path is None:
         raise ConfigError(f"data={config.name} needs a path", fix="type data.path=PATH")
     name = name_of(config)
-    listed = list_pictures(config)
+    listed = list_samples(config)
     if listed is not None:
         return open_listed(listed, config, name)
     path = sniff.existing(config.path)
@@ -51,8 +54,8 @@ def name_of(config: DataConfig) -> str:
     return sniff.hub_name(config.path) or sniff.existing(config.path).resolve().name
 
 
-def list_pictures(config: DataConfig) -> Listed | None:
-    """The pictures of a set that has them one by one; None for another kind of data. Raises DataError."""
+def list_samples(config: DataConfig) -> Listed | None:
+    """The files of a set that has one for each sample; None for another kind of data. Raises DataError."""
     if config.path is None:
         return None
     if (hub := sniff.hub_name(config.path)) is not None:
@@ -66,8 +69,9 @@ def read_with_names(config: DataConfig, names: tuple[str, ...]) -> Source:
     """A set of ours in another form (`data=NAME data.path=PATH`): read as it lies there, with the set's classes."""
     assert config.path is not None
     source = open_path(config)
-    if source.modality != "image":
-        what = f"data={config.name} has pictures, here are {source.modality}"
+    own = registry.find("data", config.name).modality
+    if source.modality != own:
+        what = f"data={config.name} has {NOUNS[own]}, here are {NOUNS[source.modality]}"
         raise DataError(what, path=config.path, fix="type data=path")
     made = with_classes(source, names)
     if isinstance(made, str):

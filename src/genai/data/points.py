@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from genai.data.source import Part, Source
+from genai.data.source import Part, Source, refuse_foreign_settings
 from genai.errors import ConfigError
 from genai.schema import DataConfig
 
@@ -73,5 +73,4 @@ def _noise(n: int) -> np.ndarray:
 def _refuse_path(config: DataConfig) -> None:
     if config.path is not None:
         raise ConfigError(f"data={config.name} is drawn and reads no file", fix="type data=path with data.path")
-    if config.size is not None or config.channels is not None:
-        raise ConfigError(f"data={config.name} has points, no pictures", fix="leave out data.size and data.channels")
+    refuse_foreign_settings(config, "points")

@@ -1,5 +1,5 @@
-"""What lies at a path: a folder of pictures, arrays or idx files. Standard library only, because configs are composed
-with it before anything heavy is loaded."""
+"""What lies at a path: a folder of pictures or sounds, arrays or idx files. Standard library only, because configs are
+composed with it before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -21,24 +21,27 @@ from typing import IO, Literal
 
 from genai.errors import DataError
 
-Kind = Literal["pictures", "tar", "parquet", "npz", "npy", "idx", "idx_folder", "cifar10"]
+Kind = Literal["pictures", "sounds", "tar", "parquet", "npz", "npy", "idx", "idx_folder", "cifar10"]
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-EXPECTED = "a folder of pictures, WebDataset tars, parquet files, an .npz or .npy file, or idx files"
+SOUND_SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"})
+EXPECTED = "a folder of pictures or sounds, WebDataset tars, parquet files, an .npz or .npy file, or idx files"
 _PACKED_TAR = re.compile(r"\.(tgz|tar\.(gz|bz2|xz|zst|lz4))$", re.IGNORECASE)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 HUB = "hub:"  # before the name of a set on the hub
 _IDX_NAME = re.compile(r"idx\d-ubyte(\.gz)?$")
+_ENOUGH = 1000  # so many more files of one kind than of another say what a folder holds
 _MOST_ARRAYS = 1000
 _LONGEST_HEADER = 10_000
 _LONGEST_AXIS = 1 << 40
 _PLAIN_DTYPE = re.compile(r"[|<>=](b1|[ui][1248]|f[248]|c8|c16|[US][1-9]\d{0,5})")  # never one that is unpickled
 
 # Names that common tools give to the same things, ours first.
-X_KEYS = ("images", "x", "x_train", "train_images", "arr_0")
+X_KEYS = ("images", "audio", "x", "x_train", "train_images", "arr_0")
 LABEL_KEYS = ("labels", "y", "y_train", "train_labels")
-TEST_X_KEYS = ("test_images", "test_x", "x_test")
+TEST_X_KEYS = ("test_images", "test_audio", "test_x", "x_test")
 TEST_LABEL_KEYS = ("test_labels", "test_y", "y_test")
+RATE_KEY = "sample_rate"
 CAPTION_KEYS = (("captions",), ("test_captions",))  # of the training and of the test part
 
 
@@ -106,8 +109,9 @@ def kind_of(path: Path) -> Kind:
         return "tar"
     if is_parquet_name(path.name):
         return "parquet"
-    if suffix in PICTURE_SUFFIXES:
-        raise DataError("one picture, expected a set of them", path=path, fix="give data.path the folder it lies in")
+    if is_picture_name(path.name) or is_sound_name(path.name):
+        noun = "picture" if is_picture_name(path.name) else "sound"
+        raise DataError(f"one {noun}, expected a set of them", path=path, fix="give data.path the folder it lies in")
     if suffix == ".zip":
         where = shlex.quote(str(path.with_suffix("")))
         fix = f"type unzip {shlex.quote(str(path))} -d {where}, then data.path={where}"
@@ -116,15 +120,24 @@ def kind_of(path: Path) -> Kind:
 
 
 def modality_at(path: Path) -> str:
-    """ "image" or "points"."""
+    """ "image", "audio" or "points"."""
     kind = kind_of(path)
     if kind not in ("npz", "npy"):
-        return "image"
+        return "audio" if kind == "sounds" else "image"
     headers = npz_headers(path) if kind == "npz" else {"x": npy_header(path)}
-    return modality_of_array(headers[find_key(headers, X_KEYS, path)], path)
+    key = find_key(headers, X_KEYS, path)
+    return modality_of_array(headers[key], path, key)
 
 
-def modality_of_array(header: ArrayHeader, path: Path) -> str:
+def modality_of_array(header: ArrayHeader, path: Path, key: str) -> str:
+    """What an array under a name holds. Raises DataError for what is no data."""
+    kind, dimensions = header.dtype[1:], len(header.shape)
+    if key == "audio" or (kind == "i2" and dimensions == 2):
+        if (kind == "i2" or kind[0] == "f") and dimensions in (2, 3):
+            return "audio"
+        got = f"'audio' of type {header.dtype.lstrip('|<>=')} and shape {header.shape}"
+        fix = "save sounds as int16, or as numbers from -1 to 1, of shape (N, T) or (N, channels, T)"
+        raise DataError(f"{got} is no sound", path=path, fix=fix)
     if header.dtype[1] in "uib" and len(header.shape) in (3, 4):
         return "image"
     if header.dtype[1] == "f" and len(header.shape) == 2 and header.shape[1] == 2:
@@ -180,7 +193,9 @@ def is_hidden(name: str) -> bool:
 def _is_ours(entries: Sequence[os.DirEntry[str]]) -> bool:
     """Whether a folder is a run of ours, or samples of one, which are no data."""
     names = {entry.name for entry in entries}
-    return {"run.json", "checkpoints"} <= names or {"samples.json", "grid.png"} <= names
+    return {"run.json", "checkpoints"} <= names or (
+        "samples.json" in names and not names.isdisjoint({"grid.png", "overview.png"})
+    )
 
 
 def walk(folder: Path) -> Iterator[str]:
@@ -223,14 +238,24 @@ def is_picture_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
 
 
+def is_sound_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SOUND_SUFFIXES
+
+
 def _kind_of_folder(folder: Path) -> Kind:
+    """Raises DataError for a folder without data, and for one with as many sounds as pictures."""
     first = ""
+    pictures = sounds = 0
     kinds: list[Kind] = []  # pictures come first: an archive may lie beside what was unpacked from it
     for name in walk(folder):
+        pictures += is_picture_name(name)
+        sounds += is_sound_name(name)
+        if pictures or sounds:
+            if abs(pictures - sounds) == _ENOUGH:
+                break
+            continue
         if is_idx_name(name) and os.path.dirname(name) == "":
             return "idx_folder"
-        if is_picture_name(name):
-            return "pictures"
         if os.path.basename(name) == "data_batch_1.bin":
             return "cifar10"
         if os.path.basename(name) == "data_batch_1":
@@ -240,6 +265,11 @@ def _kind_of_folder(folder: Path) -> Kind:
         elif is_parquet_name(name):
             kinds.append("parquet")
         first = first or name
+    if pictures and pictures == sounds:
+        what = f"{pictures} pictures and as many sounds in one folder"
+        raise DataError(what, path=folder, fix="give data.path a folder of one of them")
+    if pictures or sounds:
+        return "pictures" if pictures > sounds else "sounds"
     if kinds:
         return kinds[0]
     if not first:
@@ -249,7 +279,7 @@ def _kind_of_folder(folder: Path) -> Kind:
         fix = f"unzip it first: unzip {shlex.quote(str(folder / first))} -d {shlex.quote(str(folder))}"
     if os.path.splitext(first)[1].lower() in (".npz", ".npy"):
         fix = f"give data.path the file itself: {folder / first}"
-    raise DataError(f"no picture in the folder, only files like '{first}'", path=folder, fix=fix)
+    raise DataError(f"no picture or sound in the folder, only files like '{first}'", path=folder, fix=fix)
 
 
 # -- numpy's file format, read without numpy and never unpickled -------------------------------------------------------
@@ -280,7 +310,7 @@ def npz_headers(path: Path) -> dict[str, ArrayHeader]:
         headers = {}
         for info in members:
             key = info.filename.removesuffix(".npy")
-            if key in (*X_KEYS, *LABEL_KEYS, *TEST_X_KEYS, *TEST_LABEL_KEYS, "names", *chain(*CAPTION_KEYS)):
+            if key in (*X_KEYS, *LABEL_KEYS, *TEST_X_KEYS, *TEST_LABEL_KEYS, "names", RATE_KEY, *chain(*CAPTION_KEYS)):
                 with archive.open(info) as stream:
                     headers[key] = read_header(stream, path, info.file_size, key)
             else:

@@ -19,18 +19,22 @@ if TYPE_CHECKING:
 
     from genai.contract import Batch, Spec
 
+NOUNS = {"image": "pictures", "audio": "sounds", "points": "points"}  # by modality
+_FOREIGN = {"image": ("seconds", "sample_rate"), "audio": ("size",)}  # settings that say nothing of such data
+_FOREIGN["points"] = ("size", "channels", *_FOREIGN["image"])
+_CHANNELS = {"image": (1, 3), "audio": (1, 2)}
 RESIDENT_BYTES = 1 << 30  # a set of at most this size is kept in memory, and on the device
 
 
 class Rows(Protocol):
     """Samples that are read when they are asked for: a set too large to keep."""
 
-    shape: tuple[int, ...]  # of one sample, uint8
+    shape: tuple[int, ...]  # of one sample
 
     def __len__(self) -> int: ...
 
     def read(self, index: np.ndarray) -> np.ndarray:
-        """(B,) ids -> (B, *shape) uint8."""
+        """(B,) ids -> (B, *shape), uint8 of pictures, int16 of sounds."""
 
     def digest(self) -> bytes:
         """Changes with what the rows hold, as far as that can be seen without reading all."""
@@ -40,7 +44,7 @@ class Rows(Protocol):
 class Part:
     """Samples as they are stored, with their labels and captions."""
 
-    x: np.ndarray | Rows  # (N, C, H, W) uint8, or (N, D) float32
+    x: np.ndarray | Rows  # (N, C, H, W) uint8, (N, C, T) int16, or (N, D) float32
     labels: np.ndarray | None = None  # (N,) int64
     captions: tuple[str, ...] | None = None  # of each sample; may be empty texts
 
@@ -61,7 +65,7 @@ class Source:
     """One set in data units. A plug-in's `open(config: DataConfig)` returns this, or a Dataset."""
 
     name: str
-    modality: Literal["image", "points"]
+    modality: Literal["image", "audio", "points"]
     train: Part
     test: Part | None = None  # the set's own held-out part
     classes: int = 0
@@ -69,6 +73,7 @@ class Source:
     scale: tuple[float, ...] | None = None  # model units are (x - offset) / scale; None: from the training part
     offset: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()  # what the user should know: what was resized, left out, decided
+    sample_rate: int = 0  # of audio
 
     def __post_init__(self) -> None:
         """Raises DataError for a class whose name no run could keep."""
@@ -104,6 +109,18 @@ def with_classes(source: Source, names: tuple[str, ...]) -> Source | str:
 
     test = None if source.test is None else relabelled(source.test)
     return replace(source, classes=len(names), names=names, train=relabelled(source.train), test=test)
+
+
+def refuse_foreign_settings(config: DataConfig, modality: str) -> None:
+    """Raises ConfigError for a setting that data of this kind would ignore, and for channels that it never has."""
+    nouns = NOUNS[modality]
+    if given := [f"data.{key}" for key in _FOREIGN[modality] if getattr(config, key) is not None]:
+        what = f"the data are {nouns}, of which {given[0]} says nothing"
+        raise ConfigError(what, path=config.path, fix=f"leave out {' and '.join(given)}")
+    if config.channels is not None and config.channels not in _CHANNELS[modality]:
+        one, other = _CHANNELS[modality]
+        what = f"data.channels is {config.channels}, {nouns} have {one} or {other}"
+        raise ConfigError(what, path=config.path, fix=f"type data.channels={one} or {other}")
 
 
 @dataclass(frozen=True)
@@ -163,14 +180,33 @@ def open_data(
     """
     from genai.data.split import build
 
+    if seen_by is not None:
+        config = _as_heard(config, seen_by.units)
     opened = open_source(config)
     if isinstance(opened, Dataset):
         return opened
     return build(opened, config, predicts=predicts, seen_by=seen_by)
 
 
+def _as_heard(config: DataConfig, learned: Spec) -> DataConfig:
+    """Sounds at the rate, in the length and with the channels that a model learned, where `config` says nothing."""
+    spec = learned.cond.get("input", learned)
+    described = registry.find("data", config.name).modality or config.path is not None
+    if not spec.sample_rate or (described and modality_of(config.name, config.path) != "audio"):
+        return config
+    return replace(
+        config,
+        sample_rate=config.sample_rate or spec.sample_rate,
+        seconds=config.seconds or spec.shape[1] / spec.sample_rate,
+        channels=config.channels or cast("Literal[1, 2]", spec.shape[0]),
+    )
+
+
 def modality_of(config_name: str, path: str | None) -> str:
-    """What the samples are ("image", "points"), from names and headers alone. Raises DataError for what is no data."""
+    """What the samples are ("image", "audio", "points"), from names and headers alone.
+
+    Raises DataError for what is no data.
+    """
     component = registry.find("data", config_name)
     if component.modality:
         return component.modality

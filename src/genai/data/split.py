@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,6 +18,11 @@ from genai.errors import DataError
 from genai.schema import DataConfig
 
 Predicts = Literal["data", "target"]
+_MOST_MEASURED, _MOST_VALUES = (
+    1000,
+    1 << 26,
+)  # samples of a streaming set, and their values, that its deviation is taken of
+_VALUES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ def build(source: Source, config: DataConfig, *, predicts: Predicts, seen_by: Se
         raise DataError(
             "the set has no labels to predict",
             path=config.path or config.name,
-            fix="put pictures in one sub-folder per class, or add an array 'labels'",
+            fix="put the files in one sub-folder per class, or add an array 'labels'",
         )
     train_ids, valid_ids = split_ids(len(part), config.valid_fraction, config.split_seed)
     if source.test is not None:
@@ -159,10 +165,29 @@ def _scale_and_offset(source: Source, part: Part, train_ids: np.ndarray) -> tupl
         return source.scale, source.offset
     if source.modality == "image":
         return (127.5,), (127.5,)
+    if source.modality == "audio":  # one number for all, and an offset of 0: silence stays 0
+        return (_deviation_of_levels(part.x, train_ids),), (0.0,)
     values = np.asarray(part.x)[train_ids].astype(np.float64)
     deviation = values.std(axis=0)
     scale = np.where(deviation > 0, deviation, 1.0)  # a column that never changes keeps its unit
     return tuple(map(float, scale)), tuple(map(float, values.mean(axis=0)))
+
+
+def _deviation_of_levels(x: np.ndarray | Rows, ids: np.ndarray) -> float:
+    """Of all values of these samples; of a seeded part of them where they are read from files."""
+    values_each = math.prod(x.shape if not isinstance(x, np.ndarray) else x.shape[1:])
+    if not isinstance(x, np.ndarray):
+        count = min(_MOST_MEASURED, max(1, _MOST_VALUES // values_each))
+        ids = np.sort(np.random.RandomState(0).permutation(ids)[:count])
+    count = total = squares = 0
+    step = max(1, _VALUES_AT_ONCE // values_each)
+    for start in range(0, len(ids), step):
+        chosen = ids[start : start + step]
+        levels = (x[chosen] if isinstance(x, np.ndarray) else x.read(chosen)).astype(np.int64).ravel()
+        # Whole numbers: the same deviation however they are cut.
+        count, total, squares = count + levels.size, total + int(levels.sum()), squares + int(levels @ levels)
+    variance = (count * squares - total**2) / count**2 if count else 0.0
+    return math.sqrt(variance) or 1.0
 
 
 def _units(spec: Spec, predicts: Predicts) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -172,6 +197,7 @@ def _units(spec: Spec, predicts: Predicts) -> tuple[tuple[float, ...], tuple[flo
 
 def _spec(source: Source, scale: tuple[float, ...], offset: tuple[float, ...], predicts: Predicts) -> Spec:
     spec = Spec(kind="real", shape=source.train.shape, modality=source.modality, scale=scale, offset=offset)
+    spec = replace(spec, sample_rate=source.sample_rate)
     if source.train.labels is None:
         return spec
     label = label_spec(source.classes, source.names)

@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from genai.data.cache import Index, blob_path, keep_index, new_blob, read_index
-from genai.data.pictures import Listed, Listing, listing_of, refuse_odd_numbers
+from genai.data.listed import Listed, Listing, listing_of, refuse_odd_numbers
 from genai.data.tar import spans_of
 from genai.errors import DataError
 

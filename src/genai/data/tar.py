@@ -15,8 +15,8 @@ import numpy as np
 from genai.data import sniff
 from genai.data.cache import Index, keep_index, read_index, stamp_of
 from genai.data.images import in_threads
+from genai.data.listed import Listed, Listing, Spans, listing_of, refuse_odd_numbers
 from genai.data.parts import files_of_parts
-from genai.data.pictures import Listed, Listing, Spans, listing_of, refuse_odd_numbers
 from genai.errors import DataError, SecurityError
 
 _TEXT_ENDINGS = ("cls", "txt", "json")

@@ -19,7 +19,7 @@ LAYERS = [
     ["training"],
     ["trainer"],
     ["evaluation"],
-    ["sampler", "writers"],
+    ["sampler", "writers", "spectrogram"],
     ["factory", "budget", "launch", "meters", "health"],
     ["config", "search_path", "settings", "overrides"],
     [

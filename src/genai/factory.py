@@ -69,7 +69,9 @@ def predicts(config: Config) -> Any:
 
 def open_dataset(config: Config, codec: Codec | None) -> Dataset:
     """The training data as the model sees it: latents where there is a codec."""
-    return _through(codec, open_data(config.data, predicts=predicts(config)))
+    # In the units that the codec learned: those of audio follow from the data.
+    seen_by = None if codec is None else SeenBy(codec.spec, (), False)
+    return _through(codec, open_data(config.data, predicts=predicts(config), seen_by=seen_by))
 
 
 def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> Dataset:

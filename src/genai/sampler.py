@@ -22,6 +22,7 @@ _CAPABLE: dict[str, tuple[type, str]] = {
     "encode": (FirstStage, "has no latents"),
     "vary": (Varies, "varies no input"),
 }
+_LEVELS = {"image": (0, 255, torch.uint8), "audio": (-(1 << 15), (1 << 15) - 1, torch.int16)}  # lowest and highest
 _DEVIATIONS = 2.5  # of a latent, to each side of a traversal
 _PREVIEW_ROWS, _PREVIEW_COLUMNS, _PREVIEW_POINTS = 10, 8, 1000
 
@@ -278,13 +279,17 @@ def _request(drawn: Plan, rows: Sequence[int], runtime: Runtime, sampling: Sampl
 
 
 def data_units(x: Tensor, spec: Spec) -> Tensor:
-    """Model units -> what the data's files hold, on the CPU: grey levels 0 to 255 as uint8, coordinates as float32."""
+    """Model units -> what the data's files hold, on the CPU: grey levels 0 to 255 as uint8, sounds
+    as int16, coordinates as float32."""
     if spec.kind == "token":
         return x.cpu()
     shape = (-1, *[1] * (len(spec.shape) - 1))
     scale, offset = (torch.tensor(v, dtype=torch.float32).view(shape) for v in (spec.scale, spec.offset))
     values = x.float().cpu() * scale + offset
-    return values.round().clamp(0, 255).to(torch.uint8) if spec.modality == "image" else values
+    if spec.modality not in _LEVELS:
+        return values
+    low, high, dtype = _LEVELS[spec.modality]
+    return values.round().clamp(low, high).to(dtype)  # converted unclamped, what is too loud would wrap around
 
 
 def _decoded(trained: Trained, batches: Iterator[Tensor]) -> np.ndarray:
@@ -293,7 +298,7 @@ def _decoded(trained: Trained, batches: Iterator[Tensor]) -> np.ndarray:
 
 
 def preview_plan(spec: Spec, output: Spec) -> Plan:
-    """The fixed plan of previews: class rows of eight, 64 pictures, or a cloud of points."""
+    """The fixed plan of previews: class rows of eight, 64 pictures or sounds, or a cloud of points."""
     if output.modality == "points":
         return plan(spec, seed=PREVIEW_SEED, count=_PREVIEW_POINTS)
     if spec.label_classes:

@@ -1,4 +1,4 @@
-"""Samples as files: pictures with a grid, points with a scatter plot, arrays."""
+"""Samples as files: pictures with a grid, sounds with their spectra, points with a scatter plot, arrays."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import wave
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from genai import spectrogram
 from genai.contract import Spec
 from genai.errors import OutputError
 
 Array = NDArray[np.generic]
 RECORD = "samples.json"
-_OURS = re.compile(r"grid\.png|\d{5,}\.(png|gif)|samples\.(npz|csv)")
+_OURS = re.compile(r"(grid|overview)\.png|\d{5,}\.(png|gif|wav)|samples\.(npz|csv)")
 _TILE = 56  # least pixels of a picture's shorter side in a grid
 _GRID_LIMIT = 400  # pictures in a grid
 _STRIP = 12  # pictures of a strip, at most
 _GIF_SIDE, _GIF_MILLISECONDS = 128, 80  # least pixels of the shorter side, time of a picture
+_AXIS_SIZE = 11
 _PLOT = 640
 _LONGEST_NAME = 30  # characters of a class's name in a grid
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -82,8 +85,12 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def _write_npz(folder: Path, values: Array, labels: Sequence[int] | None, spec: Spec) -> list[str]:
-    """`samples.npz`: `samples` (uint8 NHWC for pictures, float32 in data units for points) and `labels`."""
+    """`samples.npz`: `samples` (uint8 NHWC for pictures; int16 (N, C, T) for sounds, (N, T) where they are mono;
+    float32 in data units for points), `labels`, and of sounds `sample_rate`."""
     arrays = {"samples": _channels_last(values) if spec.modality == "image" else values}
+    if spec.modality == "audio":
+        samples = values[:, 0] if values.shape[1] == 1 else values
+        arrays = {"samples": samples, "sample_rate": np.array(spec.sample_rate, dtype=np.int32)}
     if labels is not None:
         arrays["labels"] = np.asarray(labels, dtype=np.int64)
     with output(folder), open(folder / "samples.npz", "wb") as file:
@@ -103,30 +110,38 @@ def write(
     beside: Array | None = None,
     columns: int | None = None,
 ) -> list[str]:
-    """Writes samples and returns the names of the files: with `npz` one samples.npz; else pictures one by one and
-    points as samples.csv, both with an overview, `grid.png`. `texts` go into every PNG.
+    """Writes samples and returns the names of the files: with `npz` one samples.npz; else pictures and sounds one by
+    one and points as samples.csv, with an overview: `grid.png`, of sounds `overview.png`. `texts` go into every PNG.
 
-    Pictures `along` closed paths through (samples, frames from one to the next) become one GIF for each path. Those
-    that were made from others are shown below these, `beside`. `columns` is how many stand in a row of the grid.
+    Pictures `along` closed paths through (samples, frames from one to the next) become one GIF for each path; sounds on
+    such paths stay one by one, in order. What was made from others is shown below these, `beside`. `columns` is how
+    many stand in a row of the grid.
     """
     if npz:
         return _write_npz(folder, values, labels, spec)
     with output(folder):
         if along is not None and spec.modality == "image":
             return _write_paths(folder, _channels_last(values), *along, texts)
-        if spec.modality == "image":
-            pictures = _channels_last(values)
-            digits = max(5, len(str(len(pictures))))
-            names = [f"{i:0{digits}d}.png" for i in range(len(pictures))]
-            for name, picture in zip(names, pictures, strict=True):
-                _save(_picture(picture), folder / name, texts)
+        if spec.modality in ("image", "audio"):
+            overview, save, ending = _SINGLE[spec.modality]
+            digits = max(5, len(str(len(values))))
+            names = [f"{i:0{digits}d}.{ending}" for i in range(len(values))]
+            for name, value in zip(names, values, strict=True):
+                save(value, folder / name, spec, texts)
             if beside is not None:
-                _save(pairs(_channels_last(beside), pictures), folder / "grid.png", texts)
+                count = min(len(values), _GRID_LIMIT // 2)
+                shown, axes = _shown(np.concatenate([beside[:count], values[:count]]), spec)
+                _save(pairs(shown[:count], shown[count:], axes=axes), folder / overview, texts)
+            elif along is not None:
+                chosen = _on_paths(values, *along)
+                shown, axes = _shown(chosen.reshape(-1, *spec.shape), spec)
+                _save(grid(shown, None, (), columns=chosen.shape[1], axes=axes), folder / overview, texts)
             elif columns is not None:
-                _save(grid(pictures, None, (), columns=columns), folder / "grid.png", texts)
+                shown, axes = _shown(values, spec)
+                _save(grid(shown, None, (), columns=columns, axes=axes), folder / overview, texts)
             else:
-                write_overview(folder / "grid.png", values, labels, spec, texts)
-            return ["grid.png", *names]
+                write_overview(folder / overview, values, labels, spec, texts)
+            return [overview, *names]
         if spec.modality == "points":
             with open(folder / "samples.csv", "w", newline="") as file:
                 rows = csv.writer(file)
@@ -136,6 +151,37 @@ def write(
             write_overview(folder / "grid.png", values, labels, spec, texts)
             return ["grid.png", "samples.csv"]
         return _write_npz(folder, values, labels, spec)
+
+
+def _on_paths(values: Array, count: int, steps: int) -> Array:
+    """(rows, columns, ...): of each closed path that `values` lead along, evenly spaced ones."""
+    paths = values.reshape(-1, count * steps, *values.shape[1:])
+    columns = np.unique(np.linspace(0, count * steps, _STRIP, endpoint=False).astype(int))
+    return paths[: _GRID_LIMIT // len(columns), columns]
+
+
+def _save_picture(value: Array, path: Path, spec: Spec, texts: Mapping[str, str]) -> None:
+    _save(_picture(np.moveaxis(value, 0, -1)), path, texts)
+
+
+def _save_sound(value: Array, path: Path, spec: Spec, texts: Mapping[str, str]) -> None:
+    with open(path, "wb") as opened, wave.open(opened, "wb") as file:
+        file.setparams((len(value), 2, spec.sample_rate, 0, "NONE", ""))
+        file.writeframes(np.ascontiguousarray(value.T, dtype="<i2").tobytes())
+
+
+# Of what is written one by one: the overview beside it, how one is saved, and the ending of its name.
+_SINGLE = {"image": ("grid.png", _save_picture, "png"), "audio": ("overview.png", _save_sound, "wav")}
+
+
+def _shown(values: Array, spec: Spec) -> tuple[Array, tuple[str, str] | None]:
+    """(N, H, W, C) of what is no more than a grid holds: pictures themselves, of sounds their spectra with the ends of
+    their axes."""
+    values = values[:_GRID_LIMIT]
+    if spec.modality == "image":
+        return _channels_last(values), None
+    axes = spectrogram.axes(spec.shape[1], spec.sample_rate)
+    return spectrogram.pictures(values.astype(np.int16), spec.sample_rate), axes
 
 
 def _write_paths(folder: Path, frames: Array, count: int, steps: int, texts: Mapping[str, str]) -> list[str]:
@@ -163,18 +209,24 @@ def write_overview(
 
     Raises OSError.
     """
-    drawers: dict[str, Callable[[], Image.Image]] = {
-        "image": lambda: grid(_channels_last(values), labels, spec.cond["label"].names if labels is not None else ()),
-        "points": lambda: scatter(values.astype(np.float64)),
-    }
-    if spec.modality in drawers:
-        _save(drawers[spec.modality](), path, texts)
+    if spec.modality in ("image", "audio"):
+        shown, axes = _shown(values, spec)
+        _save(grid(shown, labels, spec.cond["label"].names if labels is not None else (), axes=axes), path, texts)
+    elif spec.modality == "points":
+        _save(scatter(values.astype(np.float64)), path, texts)
 
 
 def grid(
-    pictures: Array, labels: Sequence[int] | None, names: Sequence[str], columns: int | None = None
+    pictures: Array,
+    labels: Sequence[int] | None,
+    names: Sequence[str],
+    columns: int | None = None,
+    axes: tuple[str, str] | None = None,
 ) -> Image.Image:
-    """Pictures (N, H, W, C) uint8 side by side, enlarged by whole factors; rows by class, with the classes' names."""
+    """Pictures (N, H, W, C) uint8 side by side, enlarged by whole factors; rows by class, with the classes' names.
+
+    `axes` are the ends of a picture's axes, to the right and upwards from 0, written once, beside the first column.
+    """
     pictures = pictures[:_GRID_LIMIT]
     count, height, width = pictures.shape[:3]
     # A line break ends the drawing of a text.
@@ -200,10 +252,21 @@ def grid(
     tile_height, tile_width, gap = height * factor, width * factor, 2
     margin = max((round(font.getlength(name)) for name, _ in rows), default=0)
     margin = margin + 12 if margin else 0
-    canvas = Image.new(
-        "RGB", (margin + columns * (tile_width + gap) + gap, len(rows) * (tile_height + gap) + gap), "white"
-    )
+    small = ImageFont.load_default(_AXIS_SIZE)
+    below = 0
+    if axes is not None:
+        margin, below = margin + round(small.getlength(axes[1])) + 10, _AXIS_SIZE + 6
+    width, height = margin + columns * (tile_width + gap) + gap, len(rows) * (tile_height + gap) + gap
+    canvas = Image.new("RGB", (width, height + below), "white")
     pen = ImageDraw.Draw(canvas)
+    if axes is not None:
+        for text, place, anchor in (
+            (axes[1], (margin - 4, gap), "rt"),
+            ("0", (margin - 4, gap + tile_height), "rb"),
+            ("0", (margin + gap, height + 2), "lt"),
+            (axes[0], (margin + gap + tile_width, height + 2), "rt"),
+        ):
+            pen.text(place, text, fill="black", font=small, anchor=anchor)
     for row, (name, members) in enumerate(rows):
         top = gap + row * (tile_height + gap)
         if name:
@@ -213,7 +276,7 @@ def grid(
     return canvas
 
 
-def pairs(originals: Array, made: Array, columns: int = 8) -> Image.Image:
+def pairs(originals: Array, made: Array, columns: int = 8, axes: tuple[str, str] | None = None) -> Image.Image:
     """Rows of originals (N, H, W, C), each above a row of what was made from them."""
     count = min(len(made), _GRID_LIMIT // 2)
     starts = range(0, count, columns)
@@ -221,7 +284,7 @@ def pairs(originals: Array, made: Array, columns: int = 8) -> Image.Image:
     for number, start in enumerate(starts):
         end = min(start + columns, count)
         rows[2 * number, : end - start], rows[2 * number + 1, : end - start] = originals[start:end], made[start:end]
-    return grid(rows.reshape(-1, *made.shape[1:]), None, (), columns=columns)
+    return grid(rows.reshape(-1, *made.shape[1:]), None, (), columns=columns, axes=axes)
 
 
 def _font_for(names: Sequence[str], size: int) -> tuple[Font, list[bool]]:

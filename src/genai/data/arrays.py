@@ -124,6 +124,7 @@ def source_of_arrays(
     if found is not None and (empty := classes - len(np.unique(found))):
         notes = (*notes, f"{empty} of the {classes} classes have no samples")
     if rate is not None:
+        _refuse_one(x, "sound", path)
         held = [sounds.as_nct(part, path) for part in (x, test_x) if part is not None]
         sound, said = sounds.frame_of([sounds.Look(rate, *part.shape[1:]) for part in held for _ in part], config)
         test = None if test_x is None else Part(_sounds(test_x, rate, sound, path), test_found)
@@ -143,12 +144,16 @@ def source_of_arrays(
         part = Part(_points(x, path), found)
         return Source(name, "points", part, test, classes=classes, names=class_names, notes=notes)
     images = _as_nhwc(x, path)
-    if len(x) == 1:
-        raise DataError("one picture only, training needs a set of them", path=path, fix="save several in one file")
+    _refuse_one(x, "picture", path)
     frame, said = frame_of([Look(images.shape[2], images.shape[1], grey=images.shape[3] == 1)], config)
     test = None if test_x is None else Part(_pictures(test_x, frame, path), test_found)
     part = Part(_pictures(x, frame, path), found)
     return Source(name, "image", part, test, classes=classes, names=class_names, notes=(*notes, *said))
+
+
+def _refuse_one(x: np.ndarray, noun: str, path: Path) -> None:
+    if len(x) == 1:
+        raise DataError(f"one {noun} only, training needs a set of them", path=path, fix="save several in one file")
 
 
 def _header_of(array: np.ndarray) -> sniff.ArrayHeader:
@@ -263,14 +268,14 @@ def _sounds(array: np.ndarray, rate: int, frame: sounds.Frame, path: Path) -> np
     """In memory where they fit there; else rows of the file."""
     held, prepare_sounds = sounds.as_nct(array, path), partial(sounds.prepare, rate=rate)
     if len(held) * frame.num_bytes > RESIDENT_BYTES:
-        if held.dtype != np.int16:
+        if held.dtype.kind == "f":
             raise DataError(f"sounds of type {held.dtype}", path=path, fix="save so many sounds as int16")
         return ArrayRows(array, frame, path, sounds.as_nct, prepare_sounds)
     made = np.empty((len(held), *frame.shape), np.int16)
     step = max(1, _VALUES_AT_ONCE // max(1, held[0].size))
     for start in range(0, len(held), step):
         rows = held[start : start + step]
-        if rows.dtype != np.int16 and len(bad := np.flatnonzero(~(np.abs(rows) <= 1).all(axis=(1, 2)))):
+        if rows.dtype.kind == "f" and len(bad := np.flatnonzero(~(np.abs(rows) <= 1).all(axis=(1, 2)))):
             what = f"sound {start + bad[0]} has values outside -1..1, or that are not finite"
             raise DataError(what, path=path, fix="divide by the largest, or save int16")
         made[start : start + step] = prepare_sounds(rows, frame)

@@ -25,13 +25,14 @@ class Codec:
 
     def encoded(self, data: Spec) -> Spec:
         """What a model sees of data as `data` says. Raises ConfigError for a first stage made for another shape."""
-        if (data.kind, data.shape, data.modality) != (self.spec.kind, self.spec.shape, self.spec.modality):
-            what = f"data.codec was trained on {self.spec.modality} {self.spec.shape}, "
-            what += f"the data are {data.modality} {data.shape}"
-            resizable = data.modality == self.spec.modality == "image" and data.shape[0] == self.spec.shape[0]
-            fix = (
-                f"type data.size={size_text(*self.spec.shape[1:])}" if resizable else "name other data, or another run"
-            )
+        own = self.spec
+        if _kind(data) != _kind(own):
+            what = f"data.codec was trained on {own.modality} {own.shape}, the data are {data.modality} {data.shape}"
+            fix, alike = "name other data, or another run", data.modality == own.modality
+            if alike and own.modality == "image" and data.shape[0] == own.shape[0]:
+                fix = f"type data.size={size_text(*own.shape[1:])}"
+            if alike and own.modality == "audio" and data.shape[0] == own.shape[0]:
+                fix = f"type data.sample_rate={own.sample_rate} data.seconds={own.shape[1] / own.sample_rate:.9g}"
             raise ConfigError(what, fix=fix)
         latent = self.stage.latent_spec()
         return replace(latent, cond=data.cond, num_samples=data.num_samples, first_stage=self.sha256)
@@ -46,6 +47,10 @@ class Codec:
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         return self.stage.from_latent(latent)
+
+
+def _kind(spec: Spec) -> tuple[object, ...]:
+    return spec.kind, spec.shape, spec.modality, spec.sample_rate
 
 
 class LatentSplit:

@@ -63,7 +63,7 @@ def open_spoken_digits(config: DataConfig) -> Source:
 
 def packed(levels: np.ndarray) -> np.ndarray:
     """(n,) int16 -> (2, n) uint8: the lower and the upper bytes of the differences from one value to the next, which
-    deflate packs a quarter smaller than the values."""
+    deflate packs a seventh smaller than the values."""
     differences = np.diff(levels, prepend=levels.dtype.type(0)).astype("<i2")
     return np.ascontiguousarray(differences.view(np.uint8).reshape(-1, 2).T)
 

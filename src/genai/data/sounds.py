@@ -80,19 +80,19 @@ def decode(path: Path, frame: Frame) -> np.ndarray:
 def fit(values: np.ndarray, rate: int, frame: Frame, path: object = None) -> np.ndarray:
     """Values (channels, n) at a rate, int16 or -1 to 1, as int16 (C, T): mixed by their mean or repeated, resampled,
     cut at the end or filled with silence. What is beyond -1 to 1 is clipped, as a player does."""
-    if values.dtype == np.int16:
-        values = values.astype(np.float32) / _LEVELS
     if rate == frame.rate:
         values = values[:, : frame.length]
+    values = values.astype(np.float32) / (_LEVELS if values.dtype.kind == "i" else 1)
     if not np.isfinite(values).all():
         raise DataError("a sound with values that are not finite", path=path, fix="make it again, or remove it")
+    values = values.clip(-1, 1)
     if frame.channels == 1:
         values = values.mean(axis=0, keepdims=True)
     elif len(values) not in (1, frame.channels):
         what = f"a sound of {len(values)} channels, expected 1 or {frame.channels}"
         raise DataError(what, path=path, fix="type data.channels=1")
     if rate != frame.rate:
-        values = _library("soxr").resample(values.T.astype(np.float32), rate, frame.rate).T[:, : frame.length]
+        values = _library("soxr").resample(values.T, rate, frame.rate).T[:, : frame.length]
     made = np.zeros(frame.shape, np.int16)
     made[:, : values.shape[1]] = np.rint(values * _LEVELS).clip(-_LEVELS, _LEVELS - 1)
     return made
@@ -101,7 +101,7 @@ def fit(values: np.ndarray, rate: int, frame: Frame, path: object = None) -> np.
 def as_nct(array: np.ndarray, path: Path) -> np.ndarray:
     """Sounds (N, T) or (N, channels, T) of an array as the latter. Raises DataError for what is none."""
     sounds = array[:, None] if array.ndim == 2 else array
-    if sounds.ndim != 3 or 0 in sounds.shape or not (sounds.dtype == np.int16 or sounds.dtype.kind == "f"):
+    if sounds.ndim != 3 or 0 in sounds.shape or sounds.dtype.str[1:] not in ("i2", "f2", "f4", "f8"):
         what = f"sounds of type {array.dtype} and shape {array.shape}"
         raise DataError(what, path=path, fix="save int16, or numbers from -1 to 1, of shape (N, T) or (N, channels, T)")
     if sounds.shape[1] > _MOST_CHANNELS:

@@ -130,7 +130,7 @@ def build(source: Source, config: DataConfig, *, predicts: Predicts, seen_by: Se
         train_ids, valid_ids = np.arange(0), np.arange(len(part))
     elif config.valid_fraction > 0 and len(valid_ids) == 0:
         notes.append("one sample only: nothing is held out")
-    scale, offset = _scale_and_offset(source, part, train_ids) if seen_by is None else _units(seen_by.units, predicts)
+    scale, offset = _scale_and_offset(source, part, train_ids) if seen_by is None else _units(seen_by.units)
     spec = replace(_spec(source, scale, offset, predicts), num_samples=len(train_ids))
     rank = len(source.train.shape)
     scaling = Units(_per_channel(scale, rank), _per_channel(offset, rank), predicts)
@@ -190,8 +190,8 @@ def _deviation_of_levels(x: np.ndarray | Rows, ids: np.ndarray) -> float:
     return math.sqrt(variance) or 1.0
 
 
-def _units(spec: Spec, predicts: Predicts) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    values = spec.cond["input"] if predicts == "target" else spec
+def _units(spec: Spec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    values = spec.cond.get("input", spec)
     return values.scale, values.offset
 
 

@@ -46,13 +46,16 @@ def read_header(file: IO[bytes]) -> WavHeader | None:
         if name == b"fmt ":
             if length < 16:
                 raise ValueError("a damaged header")
-            found, channels, rate, _, frame_bytes, _ = struct.unpack("<HHIIHH", file.read(16))
+            body = file.read(16)
+            if len(body) < 16:
+                break
+            found, channels, rate, _, frame_bytes, _ = struct.unpack("<HHIIHH", body)
             if found == _EXTENSIBLE and length >= 40:
                 (found,) = struct.unpack("<8xH", file.read(10))  # the first bytes of the sub-format
             coding = found, channels, rate, frame_bytes
         if name == b"data" and coding is not None:
             held = size - start
-            if length not in (0, _UNKNOWN_SIZE) and length > held:
+            if length != _UNKNOWN_SIZE and length > held:
                 raise ValueError(f"its header says {length:,} bytes, it has {held:,} (cut off?)")
             return _header(*coding, start, held if length == _UNKNOWN_SIZE else length)
         file.seek(start + length + length % 2)
@@ -77,7 +80,8 @@ def read_frames(file: IO[bytes], header: WavHeader, count: int) -> np.ndarray:
     content = file.read(count * header.channels * header.value_bytes)
     values: np.ndarray
     if header.is_float:
-        values = np.frombuffer(content, f"<f{header.value_bytes}").astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, which is told
+            values = np.frombuffer(content, f"<f{header.value_bytes}").astype(np.float32)
     elif header.value_bytes == 1:
         values = (np.frombuffer(content, np.uint8).astype(np.float32) - 128) / 128
     else:

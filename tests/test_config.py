@@ -14,6 +14,7 @@ import yaml  # type: ignore[import-untyped]
 from PIL import Image
 
 from genai import config as configs
+from genai import registry
 from genai.cli.completion import complete, complete_setting
 from genai.cli.json_schema import json_schema
 from genai.errors import CheckpointError, ConfigError, ConfigErrors, DataError, Interrupted, SecurityError
@@ -264,10 +265,12 @@ def test_a_config_survives_json(overrides: list[str]) -> None:
 
 def test_every_shipped_component_composes() -> None:
     search = SearchPath()
+    nets = configs.compose_train("gan", []).model.nets
     for group in ("data", "net", "optim", "trainer", "sampling"):
         for name, file in search.options(group).items():
             if file.is_relative_to(search.folders[0]) and name != "path":
-                configs.compose_train("gan", [f"{group}={name}"])
+                foreign = group == "data" and registry.find("data", name).modality not in nets
+                configs.compose_train("gan", [f"{group}={name}", *["net=mlp"] * foreign])
 
 
 def test_a_damaged_config_is_a_damaged_checkpoint() -> None:

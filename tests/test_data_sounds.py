@@ -397,6 +397,19 @@ def test_units_are_one_deviation_of_all_training_values_and_silence_stays_zero(t
     assert opened(tmp_path / "b.npz").spec.scale == (1.0,)
 
 
+def test_the_deviation_of_a_streaming_set_is_taken_of_a_seeded_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sounds = (noise(3000, 20) * np.linspace(0.1, 1, 3000)[:, None]).astype(np.int16)
+    np.savez(tmp_path / "a.npz", audio=sounds, sample_rate=8000)
+    resident = opened(tmp_path / "a.npz", valid_fraction=0.5)
+    monkeypatch.setattr(arrays_module, "RESIDENT_BYTES", 0)
+    streamed = opened(tmp_path / "a.npz", valid_fraction=0.5)
+    assert streamed.spec.scale == opened(tmp_path / "a.npz", valid_fraction=0.5).spec.scale
+    assert streamed.spec.scale != resident.spec.scale  # 1,000 of 1,500
+    assert streamed.spec.scale[0] == pytest.approx(resident.spec.scale[0], rel=0.03)
+
+
 def test_a_model_hears_other_sounds_at_its_own_rate_in_its_own_length_and_units(tmp_path: Path) -> None:
     for name, rate, seconds in (("learned", 8000, 0.1), ("other", 16000, 0.3)):
         for i in range(4):

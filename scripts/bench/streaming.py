@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from genai.data import pictures
+from genai.data import listed
 from genai.data.loader import Loader
 from genai.data.source import open_data
 from genai.schema import DataConfig, PathText
@@ -77,7 +77,7 @@ def plain_per_second(folder: Path, workers: int) -> float:
 
 
 def ours_per_second(folder: Path, workers: int) -> float:
-    pictures.RESIDENT_BYTES = 0  # as if the set were too large
+    listed.RESIDENT_BYTES = 0  # as if the set were too large
     config = DataConfig(name="path", path=PathText(str(folder)), size=SIZE, valid_fraction=0.0)
     split = open_data(config, predicts="data").train
     loads = Loader(

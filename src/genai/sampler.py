@@ -279,8 +279,8 @@ def _request(drawn: Plan, rows: Sequence[int], runtime: Runtime, sampling: Sampl
 
 
 def data_units(x: Tensor, spec: Spec) -> Tensor:
-    """Model units -> what the data's files hold, on the CPU: grey levels 0 to 255 as uint8, sounds
-    as int16, coordinates as float32."""
+    """Model units -> what the data's files hold, on the CPU: grey levels 0 to 255 as uint8, levels
+    of sounds as int16, coordinates as float32."""
     if spec.kind == "token":
         return x.cpu()
     shape = (-1, *[1] * (len(spec.shape) - 1))

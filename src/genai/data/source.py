@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from genai.contract import Batch, Spec
 
 NOUNS = {"image": "pictures", "audio": "sounds", "points": "points"}  # by modality
-_FOREIGN = {"image": ("seconds", "sample_rate"), "audio": ("size",)}  # settings that say nothing of such data
-_FOREIGN["points"] = ("size", "channels", *_FOREIGN["image"])
+_FOREIGN = {  # settings that say nothing of such data
+    "image": ("seconds", "sample_rate"),
+    "audio": ("size",),
+    "points": ("size", "channels", "seconds", "sample_rate"),
+}
 _CHANNELS = {"image": (1, 3), "audio": (1, 2)}
 RESIDENT_BYTES = 1 << 30  # a set of at most this size is kept in memory, and on the device
 

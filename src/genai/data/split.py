@@ -18,10 +18,7 @@ from genai.errors import DataError
 from genai.schema import DataConfig
 
 Predicts = Literal["data", "target"]
-_MOST_MEASURED, _MOST_VALUES = (
-    1000,
-    1 << 26,
-)  # samples of a streaming set, and their values, that its deviation is taken of
+_MOST_MEASURED, _MOST_VALUES = 1000, 1 << 26  # samples of a streaming set, and their values, that say its deviation
 _VALUES_AT_ONCE = 1 << 20
 
 

@@ -155,7 +155,7 @@ def test_latents_have_mean_0_and_deviation_1_for_each_channel_as_others_see_them
 
 @pytest.mark.parametrize("latents", ["fsq", "vq"])
 def test_codes_need_a_map(latents: str) -> None:
-    with pytest.raises(ConfigError, match=r"there is no map - type model\.downsample=4"):
+    with pytest.raises(ConfigError, match=r"there is no map - type model\.downsample=auto"):
         bottleneck_of(VaeConfig(name="vae", nets={}, latents=latents))  # type: ignore[arg-type]
 
 

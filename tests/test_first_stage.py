@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import genai
 from genai.console import Console
@@ -121,9 +123,46 @@ def test_a_first_stage_for_other_data_or_of_ids_is_refused(
     [
         (("data=moons", "model.downsample=4"), "net 'mlp' has no maps"),
         (("data=digits", "model.downsample=6"), r"no power of two times net\.patch=2 - type 4 or 8"),
-        (("data=digits", "model.latents=fsq"), r"there is no map - type model\.downsample=4"),
+        (("data=digits", "model.latents=fsq"), r"there is no map - type model\.downsample=auto"),
     ],
 )
 def test_settings_that_make_no_map_are_refused(settings: tuple[str, ...], says: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=says):
         train(config_of("vae", tmp_path / "run", "trainer.max_minutes=null", "trainer.max_steps=1", *settings))
+
+
+def test_a_first_stage_without_a_prior_reconstructs_and_draws_nothing(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(config_of("vae", run, *SMALL, *FORMS["map"], "model.prior=none", "trainer.max_steps=2",
+                    "trainer.preview_every=1"))  # fmt: skip
+    by_itself = genai.sample(run, count=5, out=tmp_path / "itself", format="npz", console=QUIET)
+    asked = genai.sample(run, count=5, task="reconstruct", out=tmp_path / "asked", format="npz", console=QUIET)
+    found, expected = (np.load(out / "samples.npz")["samples"] for out in (by_itself, asked))
+    assert np.array_equal(found, expected)
+    assert json.loads((by_itself / "samples.json").read_text())["options"]["task"] == "reconstruct"
+    with Image.open(run / "previews" / "00000002.png") as preview:  # 32 held-out pictures above what becomes of them
+        assert preview.size == (8 * 58 + 2, 8 * 58 + 2)
+        first = np.asarray(preview.convert("L"))[2 : 2 + 56 : 7, 2 : 2 + 56 : 7]
+    data = open_data(config_of("vae", run, *SMALL, "trainer.max_steps=1").data, predicts="data")
+    assert data.valid is not None
+    assert np.array_equal(first, (data.valid.fetch(torch.arange(1)).x * 127.5 + 127.5).round()[0, 0])
+    for task in ("generate", "interpolate", "vary"):
+        with pytest.raises(ConfigError, match=r"nothing can be drawn from it alone - train a model on its latents"):
+            genai.sample(run, task=task, out=tmp_path / "out", console=QUIET)  # type: ignore[arg-type]
+
+
+def test_sounds_become_a_map_of_latents_and_sounds_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    small = ["data=spoken_digits", "net.width=8", "net.blocks=1", "trainer.max_minutes=null", "trainer.max_steps=3"]
+    train(config_of("vae", run, *small))
+    trained = open_trained(run, threads=1)
+    assert isinstance(trained.model, Vae)
+    assert (trained.spec.shape, trained.model.latent_spec().shape) == ((1, 8192), (16, 128))
+    out = genai.sample(run, count=2, out=tmp_path / "out", console=QUIET)
+    assert {path.name for path in out.iterdir()} == {"00000.wav", "00001.wav", "overview.png", "samples.json"}
+    figures = genai.evaluate(run, console=QUIET)
+    assert {"log_spectral_distance", "l1", "mse", "rate_nats"} <= figures.keys()
+    train(config_of("vae", tmp_path / "fsq", "experiment=vae/fsq", *small))
+    tokens = open_trained(tmp_path / "fsq", threads=1).model
+    assert isinstance(tokens, Vae)
+    assert (tokens.latent_spec().kind, tokens.latent_spec().shape) == ("token", (128,))

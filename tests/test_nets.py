@@ -125,7 +125,7 @@ def test_data_that_a_net_cannot_take_is_a_configuration_error() -> None:
         family(SMALL).encoder(spec=POINTS, config=SMALL)
     with pytest.raises(ConfigError, match=r"net\.patch=1"):
         family(SMALL).decoder(spec=picture(1, 4, 4), inputs=2, config=replace(SMALL, patch=4))
-    with pytest.raises(ConfigError, match="text"):
+    with pytest.raises(ConfigError, match="ids out of 10"):
         family(MlpConfig(name="mlp")).encoder(spec=tokens, config=MlpConfig(name="mlp"))
     with pytest.raises(ConfigError, match="unknown net 'cnv'"):
         family(NetConfig(name="cnv"))

@@ -29,6 +29,7 @@ from genai.models.likelihood import (
     log_prob_of_level,
 )
 from genai.models.mixture_prior import MixturePrior
+from genai.models.spectral import log_spectral_distance
 from genai.models.vae import Vae
 from genai.nets import ConvConfig, MlpConfig
 from harness import config_of, differences, forked, metrics, train
@@ -362,7 +363,7 @@ def test_a_mixture_learns_mean_and_covariance_of_each_class() -> None:
 
 
 def test_a_mixture_finds_clusters_wherever_its_parts_begin() -> None:
-    """Parts that nothing is near are put where much is. Errors are at most twice those of scikit-learn's best of ten."""
+    """Parts that nothing is near are put where much is. Errors are at most twice scikit-learn's best of ten."""
     cluster = pytest.importorskip("sklearn.cluster")
     torch.manual_seed(0)
     places = torch.cartesian_prod(torch.arange(3.0), torch.arange(3.0)) * 4 + 20  # far from where parts begin
@@ -463,3 +464,43 @@ def test_resume_in_the_middle_of_the_warm_up_is_bit_exact(tmp_path: Path) -> Non
     weights = [line["autoencoder/kl_weight"] for line in metrics(whole)]
     assert weights == sorted(weights)
     assert 0 == weights[0] < weights[-1] < 0.1
+
+
+# -- sounds ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_distance_of_spectra_is_that_of_numpy_s_transform() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 3, 1, 2048))
+    expected = np.zeros(3)
+    for size in (64, 128, 256, 512, 1024):
+        window = np.hanning(size + 1)[:-1]
+        for i in range(3):
+            both = []
+            for sound in (x, y):
+                padded = np.pad(sound[i, 0], size // 2, mode="reflect")
+                frames = np.lib.stride_tricks.sliding_window_view(padded, size)[:: size // 4]
+                found = np.abs(np.fft.rfft(frames * window, axis=1)) / np.sqrt((window**2).sum())
+                both.append(np.log(found + 0.03))
+            expected[i] += np.abs(both[0] - both[1]).mean() / 5
+    found = log_spectral_distance(torch.from_numpy(x), torch.from_numpy(y))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_distance_of_spectra_hears_no_phase_but_pitch() -> None:
+    time = torch.arange(4096) / 8000
+
+    def tone(hertz: float, phase: float) -> Tensor:
+        return torch.sin(2 * math.pi * hertz * time + phase)[None, None]
+
+    here = tone(440, 0.0)
+    assert log_spectral_distance(here, tone(440, 1.5)).item() < 0.3 * log_spectral_distance(here, tone(600, 0)).item()
+    short = torch.randn(2, 1, 20, requires_grad=True)
+    log_spectral_distance(short, torch.zeros(2, 1, 20)).sum().backward()  # type: ignore[no-untyped-call]
+    assert short.grad is not None
+    assert torch.isfinite(short.grad).all()
+
+
+def test_a_spectral_weight_is_of_sounds() -> None:
+    with pytest.raises(ConfigError, match=r"of sounds, the data is image - type model\.spectral=0"):
+        vae(spectral=1.0)

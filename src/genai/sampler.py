@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genai.contract import Batch, Blends, FirstStage, Interpolates, Model, Request, Spec, Varies
+from genai.data.source import Split
 from genai.device import Runtime, mix
 from genai.errors import ConfigError
 from genai.factory import Trained, require
@@ -24,7 +25,7 @@ _CAPABLE: dict[str, tuple[type, str]] = {
 }
 _LEVELS = {"image": (0, 255, torch.uint8), "audio": (-(1 << 15), (1 << 15) - 1, torch.int16)}  # lowest and highest
 _DEVIATIONS = 2.5  # of a latent, to each side of a traversal
-_PREVIEW_ROWS, _PREVIEW_COLUMNS, _PREVIEW_POINTS = 10, 8, 1000
+_PREVIEW_ROWS, _PREVIEW_COLUMNS, _PREVIEW_POINTS, _PREVIEW_INPUTS = 10, 8, 1000, 32
 
 
 @dataclass(frozen=True)
@@ -191,10 +192,11 @@ def from_inputs(
                 if task == "vary":
                     assert isinstance(model, Varies)
                     made = model.vary(x, _request(told, rows, runtime, sampling), strength)
-                else:
+                elif task == "encode":
                     assert isinstance(model, FirstStage)
                     made = model.to_latent(x)
-                    made = made if task == "encode" else model.from_latent(made)
+                else:
+                    made = reconstructed(model, x, runtime)
                 yield _widened(made[:kept], runtime)
 
     if task == "encode":
@@ -295,6 +297,19 @@ def data_units(x: Tensor, spec: Spec) -> Tensor:
 def _decoded(trained: Trained, batches: Iterator[Tensor]) -> np.ndarray:
     """All samples of batches in data units."""
     return np.concatenate([data_units(trained.decode(x), trained.output).numpy() for x in batches])
+
+
+def reconstructed(model: Model, x: Tensor, runtime: Runtime) -> Tensor:
+    """x (B, ...) in model units, encoded and decoded, on the device."""
+    require(model, FirstStage, "reconstructs nothing")
+    assert isinstance(model, FirstStage)
+    with torch.no_grad(), runtime.autocast():
+        return _widened(model.from_latent(model.to_latent(x.to(runtime.device, runtime.dtype))), runtime)
+
+
+def preview_inputs(split: Split) -> Tensor:
+    """The fixed samples that previews reconstruct."""
+    return split.fetch(torch.arange(min(len(split), _PREVIEW_INPUTS))).x
 
 
 def preview_plan(spec: Spec, output: Spec) -> Plan:

@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,8 @@ from genai.schema import Config, PathText, plain
 from genai.signals import interrupting
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from genai.contract import Model
     from genai.trainer import Trainer
 
@@ -257,7 +259,10 @@ def _few(num_samples: int, batch_size: int | Literal["all"]) -> list[str]:
 
 
 def _previewer(run: RunFolder, trainer: Trainer, codec: Any) -> Any:
-    """Draws the fixed plan of previews into RUN/previews/<step>.png; None for a model that does not draw data."""
+    """Draws the fixed plan of previews into RUN/previews/<step>.png, or fixed held-out samples reconstructed by a model
+    that draws nothing itself; None for a model that does not draw data."""
+    import numpy as np
+
     from genai import sampler, writers
     from genai.health import Diversity
 
@@ -265,21 +270,35 @@ def _previewer(run: RunFolder, trainer: Trainer, codec: Any) -> Any:
         return None
     spec, config, runtime = trainer.model.spec, trainer.config, trainer.runtime
     output = spec if codec is None else codec.decoded(spec)
+
+    def in_data_units(batches: Sequence[Tensor]) -> Any:
+        decoded = [sampler.data_units(x if codec is None else codec.decode(x), output) for x in batches]
+        return np.concatenate([x.numpy() for x in decoded])
+
+    def show(step: int, values: Any, labels: Sequence[int] | None, beside: Any = None) -> None:
+        path = run.previews / f"{step:08d}.png"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            writers.write_overview(path, values, labels, output, {"genai:step": str(step)}, beside)
+        except OSError as error:
+            run.tell(f"cannot write {run.previews}: {error.strerror or error}; training goes on")
+
+    if not trainer.model.draws:
+        x = sampler.preview_inputs(trainer.data.valid or trainer.data.train)
+
+        def preview_again(averaged: Model, step: int) -> dict[str, float]:
+            made = sampler.reconstructed(averaged, x, runtime)
+            show(step, in_data_units([made]), None, in_data_units([x]))
+            return {}
+
+        return preview_again
     plan = sampler.preview_plan(spec, output)
     sampling = replace(config.sampling, batch_size=min(len(plan), config.sampling.batch_size))
     diversity = Diversity(trainer.loader.split, plan.labels)
 
     def preview(averaged: Model, step: int) -> dict[str, float]:
-        import numpy as np
-
         batches = list(sampler.draw(averaged, plan, runtime, sampling))
-        decoded = [sampler.data_units(x if codec is None else codec.decode(x), output).numpy() for x in batches]
-        path = run.previews / f"{step:08d}.png"
-        try:
-            path.parent.mkdir(exist_ok=True)
-            writers.write_overview(path, np.concatenate(decoded), plan.labels, output, {"genai:step": str(step)})
-        except OSError as error:
-            run.tell(f"cannot write {run.previews}: {error.strerror or error}; training goes on")
+        show(step, in_data_units(batches), plan.labels)
         found = diversity.of(batches)
         return {} if found is None else {"diversity": found}
 

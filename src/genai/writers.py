@@ -128,11 +128,7 @@ def write(
             names = [f"{i:0{digits}d}.{ending}" for i in range(len(values))]
             for name, value in zip(names, values, strict=True):
                 save(value, folder / name, spec, texts)
-            if beside is not None:
-                count = min(len(values), _GRID_LIMIT // 2)
-                shown, axes = _shown(np.concatenate([beside[:count], values[:count]]), spec)
-                _save(pairs(shown[:count], shown[count:], axes=axes), folder / overview, texts)
-            elif along is not None:
+            if along is not None:
                 chosen = _on_paths(values, *along)
                 shown, axes = _shown(chosen.reshape(-1, *spec.shape), spec)
                 _save(grid(shown, None, (), columns=chosen.shape[1], axes=axes), folder / overview, texts)
@@ -140,7 +136,7 @@ def write(
                 shown, axes = _shown(values, spec)
                 _save(grid(shown, None, (), columns=columns, axes=axes), folder / overview, texts)
             else:
-                write_overview(folder / overview, values, labels, spec, texts)
+                write_overview(folder / overview, values, labels, spec, texts, beside)
             return [overview, *names]
         if spec.modality == "points":
             with open(folder / "samples.csv", "w", newline="") as file:
@@ -203,13 +199,23 @@ def _write_paths(folder: Path, frames: Array, count: int, steps: int, texts: Map
 
 
 def write_overview(
-    path: Path, values: Array, labels: Sequence[int] | None, spec: Spec, texts: Mapping[str, str]
+    path: Path,
+    values: Array,
+    labels: Sequence[int] | None,
+    spec: Spec,
+    texts: Mapping[str, str],
+    beside: Array | None = None,
 ) -> None:
-    """One picture of all samples: a grid, with a row (or several) per class where there are labels, or a scatter.
+    """One picture of all samples: a grid, with a row (or several) per class where there are labels, or a scatter; of
+    what was made from others below these, `beside`.
 
     Raises OSError.
     """
-    if spec.modality in ("image", "audio"):
+    if beside is not None and spec.modality in _SINGLE:
+        count = min(len(values), _GRID_LIMIT // 2)
+        shown, axes = _shown(np.concatenate([beside[:count], values[:count]]), spec)
+        _save(pairs(shown[:count], shown[count:], axes=axes), path, texts)
+    elif spec.modality in ("image", "audio"):
         shown, axes = _shown(values, spec)
         _save(grid(shown, labels, spec.cond["label"].names if labels is not None else (), axes=axes), path, texts)
     elif spec.modality == "points":

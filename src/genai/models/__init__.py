@@ -42,7 +42,9 @@ class VaeConfig(ModelConfig):
     sigma: Positive | Literal["optimal", "learned"] = "optimal"  # of the gaussian
     binarise: Literal["dynamic", "fixed"] = "dynamic"  # for bernoulli
     latents: Literal["gaussian", "fsq", "vq"] = "gaussian"
-    downsample: Count | None = None  # values a side that a position of a map of latents stands for; null: a vector
+    downsample: Count | Literal["auto"] | None = (
+        None  # values a side that a position of a map stands for; null: a vector
+    )
     latent_dim: Count = 32  # of the vector, or of each position
     levels: tuple[Annotated[int, Range(low=3, high=1000)], ...] = (8, 6, 5)  # of fsq
     codes: Annotated[int, Range(low=2, high=1 << 20)] = 512  # of vq
@@ -50,6 +52,7 @@ class VaeConfig(ModelConfig):
     beta: NonNegative = 1.0  # weight of the rate; 1: a bound on log p(x)
     kl_warmup_samples: Natural = 0  # over which that weight rises from 0
     adversarial: NonNegative = 0.0  # length of a discriminator's gradient over that of the distortion; 0: none
+    spectral: NonNegative = 0.0  # of sounds: weight of the distance of their spectra beside the likelihood
     free_nats: NonNegative = 0.0  # of each latent and sample, below which its rate costs nothing
     prior: Literal["mixture", "normal", "none"] = "mixture"  # what samples are drawn from
     prior_parts: Count = 100  # Gaussians of the mixture, of all classes together

@@ -315,7 +315,7 @@ def bottleneck_of(config: VaeConfig) -> Bottleneck:
         return Gaussians(config.latent_dim)
     if config.downsample is None:
         what = f"model.latents={config.latents} gives a code to each position of a map, and there is no map"
-        raise ConfigError(what, fix="type model.downsample=4, the values a side that a position stands for")
+        raise ConfigError(what, fix="type model.downsample=auto")
     if config.latents == "fsq":
         return FiniteScalars(config.levels)
     return Codebook(codes=config.codes, channels=config.latent_dim, commitment=config.commitment)

@@ -23,6 +23,7 @@ from genai.models.bottleneck import Posterior, bottleneck_of
 from genai.models.latents import along_circle, between
 from genai.models.likelihood import Bernoulli, Likelihood, binarised, likelihood_of
 from genai.models.mixture_prior import MixturePrior
+from genai.models.spectral import log_spectral_distance
 from genai.nets.family import family
 from genai.schema import NetConfig
 
@@ -42,7 +43,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.likelihood = likelihood_of(config, spec)
         self.bottleneck = bottleneck_of(config)
-        build, factor = family(net), config.downsample
+        build, factor = family(net), factor_of(config, spec)
         self.encoder = build.encoder(spec=spec, config=net, outputs=self.bottleneck.outputs, factor=factor)
         output = replace(spec, shape=(self.likelihood.channels, *spec.shape[1:]), modality="latent")
         self.decoder = build.decoder(spec=output, inputs=self.bottleneck.channels, config=net, factor=factor)
@@ -70,12 +71,15 @@ class Vae(Model):
         self.spec = spec if config.prior == "mixture" else replace(spec, cond={})
         self.draws = config.prior != "none"
         self.config, self.classes = config, self.spec.label_classes
+        if config.spectral and spec.modality != "audio":
+            what = f"model.spectral is of sounds, the data is {spec.modality}"
+            raise ConfigError(what, fix="type model.spectral=0")
         self.stop_metric = "nll_nats_bound" if config.beta == 1 else "mse"  # what it is trained for
         self.autoencoder = Autoencoder(spec=spec, config=config, classes=self.classes, net=net)
         self.discriminator = None
         if config.adversarial:
             # Of a map it judges each position.
-            self.discriminator = family(net).encoder(spec=spec, config=net, outputs=1, factor=config.downsample)
+            self.discriminator = family(net).encoder(spec=spec, config=net, outputs=1, factor=factor_of(config, spec))
 
     @property
     def likelihood(self) -> Likelihood:
@@ -109,6 +113,9 @@ class Vae(Model):
         }
         if "commitment" in terms:
             loss = loss + math.prod(self.spec.shape) * terms["commitment"]
+        if self.config.spectral:
+            terms["spectral"] = log_spectral_distance(x, self.likelihood.mean(output)).mean()
+            loss = loss + self.config.spectral * math.prod(self.spec.shape) * terms["spectral"]
         if self.autoencoder.prior is not None:
             terms |= self.autoencoder.prior.terms(z.detach().flatten(1), batch.cond["label"] if self.classes else None)
         if self.discriminator is not None:
@@ -175,7 +182,11 @@ class Vae(Model):
         posterior = self.autoencoder.encode(x)
         rate = posterior.rates().sum(1).mean()
         distortion = -self.likelihood.log_prob(x, self.autoencoder.decoder(posterior.sample())).mean()
-        error = self.decoded(posterior.mode) - x
+        again = self.decoded(posterior.mode)
+        error = again - x
+        terms = posterior.held_out()
+        if self.spec.modality == "audio":
+            terms["log_spectral_distance"] = log_spectral_distance(x, again).mean()
         return {
             **self.bound_terms(rate + distortion),
             "rate_nats": rate,
@@ -183,7 +194,7 @@ class Vae(Model):
             # Of pictures on 0 to 1, of other data in units of their deviation.
             "mse": error.square().mean() / (4 if self.spec.modality == "image" else 1),
             "l1": error.abs().mean(),  # in model units: of pictures on -1 to 1
-            **posterior.held_out(),
+            **terms,
         }
 
     def conclude(self, means: Terms) -> Terms:
@@ -280,6 +291,11 @@ class Vae(Model):
 
     def latent_spec(self) -> Spec:
         return self.autoencoder.bottleneck.latent_spec(self.autoencoder.shape)
+
+
+def factor_of(config: VaeConfig, spec: Spec) -> int | None:
+    """Values a side that a position of the map of latents stands for; None: they are a vector."""
+    return (64 if spec.modality == "audio" else 4) if config.downsample == "auto" else config.downsample
 
 
 def _parts(total: int, size: int) -> list[int]:

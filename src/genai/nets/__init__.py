@@ -23,7 +23,7 @@ class ConvConfig(NetConfig):
     width: Count = 32  # channels of the finest map; doubled at each halving
     max_width: Count = 64
     blocks: Count = 1  # residual blocks per resolution
-    patch: Literal[1, 2, 4, 8, 16, 32] = 2  # values a side that one position of the finest map stands for
+    patch: Literal[1, 2, 4, 8, 16, 32, 64, 128] = 2  # values a side that one position of the finest map stands for
     style: bool = True  # the decoder's input also scales the channels of every block
 
 

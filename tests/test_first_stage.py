@@ -157,7 +157,7 @@ def test_sounds_become_a_map_of_latents_and_sounds_again(tmp_path: Path) -> None
     train(config_of("vae", run, *small))
     trained = open_trained(run, threads=1)
     assert isinstance(trained.model, Vae)
-    assert (trained.spec.shape, trained.model.latent_spec().shape) == ((1, 8192), (16, 128))
+    assert (trained.spec.shape, trained.model.latent_spec().shape) == ((1, 8192), (12, 256))
     out = genai.sample(run, count=2, out=tmp_path / "out", console=QUIET)
     assert {path.name for path in out.iterdir()} == {"00000.wav", "00001.wav", "overview.png", "samples.json"}
     figures = genai.evaluate(run, console=QUIET)
@@ -165,4 +165,4 @@ def test_sounds_become_a_map_of_latents_and_sounds_again(tmp_path: Path) -> None
     train(config_of("vae", tmp_path / "fsq", "experiment=vae/fsq", *small))
     tokens = open_trained(tmp_path / "fsq", threads=1).model
     assert isinstance(tokens, Vae)
-    assert (tokens.latent_spec().kind, tokens.latent_spec().shape) == ("token", (128,))
+    assert (tokens.latent_spec().kind, tokens.latent_spec().shape) == ("token", (256,))

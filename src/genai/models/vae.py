@@ -295,7 +295,7 @@ class Vae(Model):
 
 def factor_of(config: VaeConfig, spec: Spec) -> int | None:
     """Values a side that a position of the map of latents stands for; None: they are a vector."""
-    return (64 if spec.modality == "audio" else 4) if config.downsample == "auto" else config.downsample
+    return (32 if spec.modality == "audio" else 4) if config.downsample == "auto" else config.downsample
 
 
 def _parts(total: int, size: int) -> list[int]:

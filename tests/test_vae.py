@@ -285,7 +285,7 @@ def test_tokens_are_refused() -> None:
 # -- the discriminator -------------------------------------------------------------------------------------------------
 
 
-def test_the_discriminator_pulls_as_hard_as_was_said_at_every_sample() -> None:
+def test_the_discriminator_pulls_as_hard_as_the_distortion_at_every_sample() -> None:
     model = vae(adversarial=0.3, prior="normal")
     x = batch().x
     output = model.autoencoder.decoder(torch.randn(6, 3)).detach().requires_grad_()
@@ -293,9 +293,21 @@ def test_the_discriminator_pulls_as_hard_as_was_said_at_every_sample() -> None:
     (distortion,) = torch.autograd.grad(distortions.sum(), output, retain_graph=True)
     # The loss is a mean over six samples.
     (pull,) = torch.autograd.grad(6 * model.adversarial(x, output, distortions), output)
-    torch.testing.assert_close(
-        pull.flatten(1).norm(dim=1), 0.3 * distortion.flatten(1).norm(dim=1), rtol=1e-3, atol=1e-4
-    )
+    torch.testing.assert_close(pull.flatten(1).norm(dim=1), distortion.flatten(1).norm(dim=1), rtol=1e-3, atol=1e-4)
+
+
+def test_the_discriminator_s_pull_rises_with_the_samples_seen() -> None:
+    pulls = []
+    for seen, settings in ((0, {}), (0, {"adversarial_warmup_samples": 100}), (50, {"adversarial_warmup_samples": 100}),
+                           (200, {"adversarial_warmup_samples": 100})):  # fmt: skip
+        model = vae(adversarial=0.3, **settings)
+        torch.manual_seed(0)
+        terms = model.loss(batch(), seen)
+        rest = terms["distortion_nats"] + terms["rate_nats"]
+        torch.testing.assert_close(terms["loss"], rest + terms["adversarial"])
+        pulls.append(terms["adversarial"].item())
+    assert pulls == pytest.approx([pulls[0], 0.0, pulls[0] / 2, pulls[0]])
+    assert pulls[0] > 0
 
 
 def test_who_learns_from_what() -> None:

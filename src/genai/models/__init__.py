@@ -52,6 +52,9 @@ class VaeConfig(ModelConfig):
     beta: NonNegative = 1.0  # weight of the rate; 1: a bound on log p(x)
     kl_warmup_samples: Natural = 0  # over which that weight rises from 0
     adversarial: NonNegative = 0.0  # length of a discriminator's gradient over that of the distortion; 0: none
+    adversarial_warmup_samples: Natural = (
+        0  # over which that rises from 0; the discriminator learns from the first step
+    )
     spectral: NonNegative = 0.0  # of sounds: weight of the distance of their spectra beside the likelihood
     free_nats: NonNegative = 0.0  # of each latent and sample, below which its rate costs nothing
     prior: Literal["mixture", "normal", "none"] = "mixture"  # what samples are drawn from

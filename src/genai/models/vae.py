@@ -119,7 +119,8 @@ class Vae(Model):
         if self.autoencoder.prior is not None:
             terms |= self.autoencoder.prior.terms(z.detach().flatten(1), batch.cond["label"] if self.classes else None)
         if self.discriminator is not None:
-            terms["adversarial"] = self.adversarial(x, output, distortions)
+            strength = self.config.adversarial * _risen(samples_seen, self.config.adversarial_warmup_samples)
+            terms["adversarial"] = strength * self.adversarial(x, output, distortions)
             loss = loss + terms["adversarial"]
         return {"loss": loss, **terms}
 
@@ -127,7 +128,7 @@ class Vae(Model):
 
     def adversarial(self, x: Tensor, output: Tensor, distortion: Tensor) -> Tensor:
         """What a discriminator says of reconstructions beside what they are of. Each is weighted such that its gradient
-        is `config.adversarial` times as long as that of its distortion (Esser et al. 2021, VQGAN, equation 7, weigh a
+        is as long as that of its distortion (Esser et al. 2021, VQGAN, equation 7, weigh a
         whole batch, which would tie samples together)."""
         assert self.discriminator is not None
         reconstruction = self.likelihood.mean(output)
@@ -137,7 +138,7 @@ class Vae(Model):
             torch.autograd.grad(total.sum(), output, retain_graph=True)[0].flatten(1).norm(dim=1)
             for total in (distortion, losses)
         )
-        return self.config.adversarial * (losses * pull / (push + _LEAST_PUSH)).mean()
+        return (losses * pull / (push + _LEAST_PUSH)).mean()
 
     def discriminator_loss(self, batch: Batch, samples_seen: int) -> Terms:
         assert self.discriminator is not None
@@ -166,8 +167,7 @@ class Vae(Model):
             self.autoencoder.prior.follow(terms)
 
     def kl_weight(self, samples_seen: int) -> float:
-        over = self.config.kl_warmup_samples
-        return self.config.beta * (min(1.0, samples_seen / over) if over else 1.0)
+        return self.config.beta * _risen(samples_seen, self.config.kl_warmup_samples)
 
     def observed(self, x: Tensor) -> Tensor:
         """What the likelihood is of: x, or its black and white form."""
@@ -296,6 +296,11 @@ class Vae(Model):
 def factor_of(config: VaeConfig, spec: Spec) -> int | None:
     """Values a side that a position of the map of latents stands for; None: they are a vector."""
     return (32 if spec.modality == "audio" else 4) if config.downsample == "auto" else config.downsample
+
+
+def _risen(samples_seen: int, over: int) -> float:
+    """From 0 to 1 over so many samples; 1 without them."""
+    return min(1.0, samples_seen / over) if over else 1.0
 
 
 def _parts(total: int, size: int) -> list[int]:

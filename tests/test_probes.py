@@ -11,9 +11,11 @@ import pytest
 import torch
 
 import genai
+from genai.api import train_config
 from genai.config import compose_train
 from genai.console import Console
 from genai.data.source import open_data
+from genai.errors import CheckpointError
 from genai.factory import open_trained
 from harness import config_of, contents, last_checkpoint, metrics, train
 
@@ -143,6 +145,27 @@ def test_training_starts_from_the_weights_of_another_run(tmp_path: Path) -> None
     for name in first:
         if name.startswith("ema:"):
             assert torch.equal(first[name], second[name.replace("ema:", "model:")]), name
+
+
+def test_training_on_other_classes_starts_from_all_weights_that_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "mine.npz", images=images, labels=np.arange(60) % 3)
+    small = ("net.width=8", "trainer.max_minutes=null", f"data.path={tmp_path / 'mine.npz'}")
+    train(config_of("gan", tmp_path / "first", "data=digits", *small[:2], "trainer.max_steps=3"))
+    start = f"model.init_from={tmp_path / 'first'}"
+    train_config(config_of("gan", tmp_path / "second", *small, "trainer.max_steps=0", start), console=Console())
+    assert "tensors do not fit and start anew: generator" in capsys.readouterr().err
+    first, second = contents(last_checkpoint(tmp_path / "first")), contents(last_checkpoint(tmp_path / "second"))
+    equal = [
+        name
+        for name in first
+        if name.startswith("ema:") and torch.equal(first[name], second[name.replace("ema:", "model:")])
+    ]
+    assert len(equal) > 10
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        train(config_of("gan", tmp_path / "third", *small[1:], "trainer.max_steps=0", start, "net.width=12"))
 
 
 def test_a_plugins_keys_are_checked_by_its_yaml() -> None:

@@ -257,6 +257,18 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, name: str) -> None:
     module.load_state_dict(stored)
 
 
+def load_fitting(module: nn.Module, checkpoint: Checkpoint, name: str) -> list[str]:
+    """Copies those of the tensors "model" or "ema" into a module that fit it, as where data of other classes are
+    learned; the names of those that keep what they have. Raises CheckpointError where most of what is learned does."""
+    stored, own = checkpoint.tensors(name), module.state_dict()
+    fitting = {key: t for key, t in stored.items() if key in own and own[key].shape == t.shape}
+    learned = {key: parameter.numel() for key, parameter in module.named_parameters()}
+    if 2 * sum(count for key, count in learned.items() if key in fitting) < sum(learned.values()):
+        load_weights(module, checkpoint, name)
+    module.load_state_dict(fitting, strict=False)
+    return [key for key in own if key not in fitting]
+
+
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 

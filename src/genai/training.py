@@ -141,7 +141,7 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
     """Trains in this process, which may be one of several: only the first writes into the run folder."""
     from genai import checkpoint as checkpoints
     from genai import device
-    from genai.checkpoint import load_weights
+    from genai.checkpoint import load_fitting
     from genai.factory import build_model, checked_spec, locate, open_codec, open_dataset, require_first_stage
     from genai.trainer import Trainer
 
@@ -170,7 +170,10 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
                 if checked_spec(source).first_stage != data.spec.first_stage:
                     what = "model.init_from names a run that learned from other latents"
                     raise ConfigError(what, fix="give both the same data.codec, or leave model.init_from out")
-                load_weights(model, source, "ema" if source.has("ema") else "model")
+                left = load_fitting(model, source, "ema" if source.has("ema") else "model")
+                if left and runtime.main:
+                    shown = ", ".join(left[:4]) + ", ..." * (len(left) > 4)
+                    console.note(f"model.init_from: {len(left)} tensors do not fit and start anew: {shown}")
             trainer = Trainer(
                 model=model,
                 data=data,

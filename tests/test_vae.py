@@ -428,10 +428,15 @@ def test_parts_are_shared_out_and_fewer_where_samples_are_few() -> None:
     assert [parts(60_000, 10), parts(10_000, 10), parts(1_700, 9), parts(60_000, 0), parts(60_000, 500)] == [
         10, 10, 1, 100, 1,
     ]  # fmt: skip
+    wide = vae(prior_parts=100, latent_dim=500).autoencoder.prior  # 3 classes: 11 parts each are as many as fit
+    assert wide is not None
+    assert wide.share.shape[1] == 11
+    with pytest.raises(ConfigError, match="3,000 classes"):
+        vae(replace(PICTURES, cond={"label": label_spec(3000)}), latent_dim=100)
 
 
 def test_many_latents_need_another_model_to_draw_them() -> None:
-    with pytest.raises(ConfigError, match=r"512 latents at most, here are 600 - type model\.prior=none"):
+    with pytest.raises(ConfigError, match=r"at most 512 latents .*, here are 600 .* - type model\.prior=none"):
         vae(latent_dim=600)
     assert not vae(latent_dim=600, prior="none").draws
 

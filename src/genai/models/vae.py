@@ -27,7 +27,8 @@ from genai.models.spectral import log_spectral_distance
 from genai.nets.family import family
 from genai.schema import NetConfig
 
-_MOST_FITTED, _FEW_OF_PART = 512, 100  # latents, and samples of a part, of a prior with full covariances
+# Of a prior with full covariances: latents, numbers in all, and samples that a part is worth.
+_MOST_LATENTS, _MOST_NUMBERS, _SAMPLES_OF_PART = 512, 1 << 23, 100
 _GAME = GAMES["relativistic"]  # a reconstruction against what it is of
 _LEAST_PUSH = 1e-6
 _PENALTY_EVERY, _GAMMA_PER_VALUE = 8, 4e-4  # as in the GAN
@@ -51,11 +52,7 @@ class Autoencoder(nn.Module):
         self.prior = None
         if config.prior == "mixture":
             latents = math.prod(self.shape)
-            if latents > _MOST_FITTED:
-                what = f"model.prior=mixture is for {_MOST_FITTED} latents at most, here are {latents:,}"
-                raise ConfigError(what, fix="type model.prior=none, and train a model on the latents by data.codec=RUN")
-            few = spec.num_samples // (_FEW_OF_PART * max(classes, 1)) if spec.num_samples else config.prior_parts
-            parts = max(1, min(config.prior_parts // max(classes, 1), few))
+            parts = _parts_of_class(config.prior_parts, latents, classes, spec.num_samples)
             self.prior = MixturePrior(latent_dim=latents, classes=classes, parts=parts)
 
     def encode(self, x: Tensor) -> Posterior:
@@ -128,8 +125,8 @@ class Vae(Model):
 
     def adversarial(self, x: Tensor, output: Tensor, distortion: Tensor) -> Tensor:
         """What a discriminator says of reconstructions beside what they are of. Each is weighted such that its gradient
-        is as long as that of its distortion (Esser et al. 2021, VQGAN, equation 7, weigh a
-        whole batch, which would tie samples together)."""
+        is as long as that of its distortion (Esser et al. 2021, VQGAN, equation 7, weigh a whole batch, which would tie
+        samples together)."""
         assert self.discriminator is not None
         reconstruction = self.likelihood.mean(output)
         pairs = self.discriminator(x) - self.discriminator(reconstruction)
@@ -291,6 +288,21 @@ class Vae(Model):
 
     def latent_spec(self) -> Spec:
         return self.autoencoder.bottleneck.latent_spec(self.autoencoder.shape)
+
+
+def _parts_of_class(parts: int, latents: int, classes: int, samples: int) -> int:
+    """Of `parts` shared out among the classes, as many as fit and as samples (0: unknown) are enough for.
+
+    Raises ConfigError where not one does.
+    """
+    each = max(1, parts // max(classes, 1))
+    fitting = _MOST_NUMBERS // (max(classes, 1) * latents**2)
+    if latents > _MOST_LATENTS or fitting == 0:
+        what = f"model.prior=mixture is for at most {_MOST_LATENTS} latents and {_MOST_NUMBERS:,} numbers, "
+        what += f"here are {latents:,} latents of {max(classes, 1):,} classes"
+        raise ConfigError(what, fix="type model.prior=none, and train a model on the latents by data.codec=RUN")
+    worth = max(1, samples // (_SAMPLES_OF_PART * max(classes, 1))) if samples else each
+    return min(each, fitting, worth)
 
 
 def factor_of(config: VaeConfig, spec: Spec) -> int | None:

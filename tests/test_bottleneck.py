@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +154,29 @@ def test_latents_have_mean_0_and_deviation_1_for_each_channel_as_others_see_them
     torch.testing.assert_close(stage.from_latent(latent, (3, 4, 4)), z)
 
 
+def test_a_book_whose_codes_are_nearly_all_unused_fills_up_in_some_hundred_steps() -> None:
+    """Dead codes are put beside codes in use, not beside each other."""
+    torch.manual_seed(0)
+    x = 0.2 * torch.randn(8000, 16) + torch.eye(16)[0]
+    book = Codebook(codes=512, channels=16, commitment=0.25)
+    for _ in range(400):
+        book.follow(book(as_map(x[torch.randint(8000, (800,))])).terms())
+    assert (book(as_map(x)).held_out()["code_share"] > 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"latents": "fsq", "levels": ()}, "make 1 codes - type one level or more"),
+        ({"latents": "fsq", "levels": (1000, 1000, 1000)}, "make 1,000,000,000 codes - type .* at most 1,048,576"),
+        ({"latents": "fsq", "prior": "normal"}, "of gaussian latents, these are codes .* - type model.prior=mixture"),
+    ],
+)
+def test_settings_that_make_no_codes_are_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        bottleneck_of(VaeConfig(name="vae", nets={}, downsample=4, **settings))
+
+
 @pytest.mark.parametrize("latents", ["fsq", "vq"])
 def test_codes_need_a_map(latents: str) -> None:
     with pytest.raises(ConfigError, match=r"there is no map - type model\.downsample=auto"):
@@ -170,3 +194,9 @@ def test_what_another_model_learns_becomes_the_same_latents_again(stage: Bottlen
     assert (stage.latent_spec(shape).kind == "token") is not latent.is_floating_point()
     torch.testing.assert_close(stage.from_latent(latent, shape), z)
     torch.testing.assert_close(stage.settled(z), z)
+    stage.double()
+    z = stage(torch.randn(3, stage.outputs, 2, 5).double()).mode
+    again = stage.from_latent(stage.to_latent(z), shape)
+    torch.testing.assert_close(again, z)
+    assert again.dtype == torch.float64
+    stage.float()

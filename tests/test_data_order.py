@@ -194,7 +194,10 @@ class Halves:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_latents_of_a_streaming_set_are_those_of_its_pictures(streamed: Dataset, workers: int) -> None:
-    latent = replace(streamed, train=LatentSplit(streamed.train, Codec(Halves(), streamed.spec, "")))
+    latent = replace(
+        streamed,
+        train=LatentSplit(streamed.train, Codec(Halves(), streamed.spec, "", torch.device("cpu"), torch.float32)),
+    )
     pictures, latents = loader(streamed), loader(latent, workers=workers)
     for position in (0, 8, 16):
         (picture,), (half,) = pictures.take(position), latents.take(position)

@@ -76,7 +76,10 @@ def test_other_codings_are_read_as_soundfile_reads_them(tmp_path: Path, ending: 
     assert np.corrcoef(found, sine(440, 0.5, 8000)[: len(found)])[0, 1] > 0.99
 
 
-def test_a_wav_written_by_the_standard_library_with_other_chunks_and_an_unknown_length_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFF000])  # as programs write into a pipe
+def test_a_wav_written_by_the_standard_library_with_other_chunks_and_an_unknown_length_is_read(
+    tmp_path: Path, length: int
+) -> None:
     values = noise(51)
     with wave.open(str(tmp_path / "a.wav"), "wb") as file:
         file.setparams((1, 2, 8000, 0, "NONE", ""))
@@ -84,10 +87,36 @@ def test_a_wav_written_by_the_standard_library_with_other_chunks_and_an_unknown_
     content = (tmp_path / "a.wav").read_bytes()
     start = content.index(b"data")
     extra = b"LIST" + struct.pack("<I", 3) + b"abc\0"  # of an odd length, so with a byte to fill
-    streamed = content[:start] + extra + b"data" + struct.pack("<I", 0xFFFFFFFF) + content[start + 8 :]
+    streamed = content[:start] + extra + b"data" + struct.pack("<I", length) + content[start + 8 :]
     (tmp_path / "b.wav").write_bytes(streamed)
     for name in ("a.wav", "b.wav"):
         assert np.array_equal(decode(tmp_path / name, Frame(1, 51, 8000))[0], values)
+
+
+def test_a_wav_of_the_other_byte_order_is_read(tmp_path: Path) -> None:
+    values = noise(200)
+    soundfile.write(tmp_path / "a.wav", values, 8000, endian="BIG", subtype="PCM_16")
+    assert (tmp_path / "a.wav").read_bytes()[:4] == b"RIFX"
+    assert np.array_equal(decode(tmp_path / "a.wav", Frame(1, 200, 8000))[0], values)
+
+
+def test_an_mp3_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.mp3", sine(440, 5.0, 8000))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="cut off"):
+        decode(path, Frame(1, 40_000, 8000))
+
+
+def test_a_sound_that_does_not_say_how_long_it_is_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.flac", noise(5000))
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # of the 36 bits that hold the number of samples
+    content[22:26] = bytes(4)
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match="does not say how long it is") as caught:
+        look_at(path)
+    assert caught.value.path == path
 
 
 @pytest.mark.parametrize(("own", "wanted"), [(44100, 8000), (8000, 16000), (48000, 22050)])
@@ -277,7 +306,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         ("no channels.wav", 22, struct.pack("<H", 0)),
         ("rate.wav", 24, struct.pack("<I", 4_000_000_000)),
         ("no rate.wav", 24, struct.pack("<I", 0)),
-        ("length.wav", 40, struct.pack("<I", 0xFFFFFF00)),
+        ("length.wav", 40, struct.pack("<I", 0x7FFFEF00)),
         ("chunk.wav", 16, struct.pack("<I", 0xFFFFFFF0)),
     ):
         (folder / name).write_bytes(content[:offset] + field + content[offset + len(field) :])

@@ -122,13 +122,35 @@ def test_a_first_stage_for_other_data_or_of_ids_is_refused(
     ("settings", "says"),
     [
         (("data=moons", "model.downsample=4"), "net 'mlp' has no maps"),
-        (("data=digits", "model.downsample=6"), r"no power of two times net\.patch=2 - type 4 or 8"),
+        (("data=digits", "model.downsample=1"), r"no power of two times net\.patch=2 - type net\.patch=1"),
         (("data=digits", "model.latents=fsq"), r"there is no map - type model\.downsample=auto"),
     ],
 )
 def test_settings_that_make_no_map_are_refused(settings: tuple[str, ...], says: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=says):
         train(config_of("vae", tmp_path / "run", "trainer.max_minutes=null", "trainer.max_steps=1", *settings))
+
+
+@pytest.mark.parametrize("form", ["map", "fsq", "vq"])
+def test_a_first_stage_and_what_stands_on_it_compute_in_fp64(form: str, tmp_path: Path) -> None:
+    wide = ("data=digits", "net.width=8", "trainer.max_minutes=null", "dtype=fp64", "trainer.max_steps=2",
+            "trainer.preview_every=1")  # fmt: skip
+    train(config_of("vae", tmp_path / "first", *wide, *FORMS[form]))
+    genai.sample(tmp_path / "first", count=2, out=tmp_path / "out", console=QUIET)
+    genai.sample(tmp_path / "first", count=2, task="reconstruct", out=tmp_path / "again", console=QUIET)
+    if form == "map":
+        train(config_of("gan", tmp_path / "second", *wide, "net.patch=1", f"data.codec={tmp_path / 'first'}"))
+        genai.sample(tmp_path / "second", count=2, out=tmp_path / "second out", console=QUIET)
+
+
+def test_black_and_white_latents_are_the_same_for_the_same_picture(tmp_path: Path) -> None:
+    train(config_of("vae", tmp_path / "run", *SMALL, "model.likelihood=bernoulli", "trainer.max_steps=2"))
+    made = []
+    for size in (4, 64):
+        out = genai.sample(tmp_path / "run", f"sampling.batch_size={size}", task="encode", count=20,
+                           out=tmp_path / str(size), format="npz", console=QUIET)  # fmt: skip
+        made.append(np.load(out / "samples.npz")["samples"])
+    np.testing.assert_allclose(made[0], made[1], atol=1e-5)
 
 
 def test_a_first_stage_without_a_prior_reconstructs_and_draws_nothing(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from harness import differences, metrics, wait_for
+from harness import contents, differences, last_checkpoint, metrics, wait_for
 
 ENDLESS = ["trainer.max_steps=100000", "trainer.save_every=0"]
 
@@ -83,6 +84,11 @@ def test_two_processes_equal_one_that_accumulates(model: str, overrides: list[st
         for name in a:
             if name.endswith("/loss"):
                 np.testing.assert_allclose(b[name], a[name], rtol=1e-6, err_msg=f"{name} at step {a['step']}")
+    # What follows the batches instead of a gradient: deviations, codes, the parts of a prior.
+    saved = [contents(last_checkpoint(tmp_path / name)) for name in ("one", "two")]
+    for name, value in saved[0].items():
+        if name.startswith("model:") and not name.endswith(("weight", "bias")):
+            torch.testing.assert_close(saved[1][name], value, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_two_processes_that_are_killed_go_on_bit_for_bit(tmp_path: Path) -> None:

@@ -195,7 +195,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def first_stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "vae"
-    train(config_of("vae", folder, *SMALL, "trainer.max_steps=2", "model.latent_dim=4", "dtype=fp32"))
+    vector = ("model.downsample=null", "model.prior=mixture", "model.latent_dim=4")
+    train(config_of("vae", folder, *SMALL, "trainer.max_steps=2", *vector, "dtype=fp32"))
     return folder
 
 
@@ -239,7 +240,7 @@ def test_a_codec_of_sounds_keeps_the_units_it_learned(
     for i in range(4):
         save(tmp_path / f"{i}.wav", sine(500, 0.05, 8000, 0.01))
     trained = factory.open_trained(first_stage, threads=1)
-    codec = Codec(trained.model, trained.spec, "")  # type: ignore[arg-type]
+    codec = Codec(trained.model, trained.spec, "", torch.device("cpu"), torch.float32)  # type: ignore[arg-type]
     settings = replace(trained.config, data=config(tmp_path, valid_fraction=0.0))
     data = factory.open_dataset(settings, codec)
     assert data.train.split.units.scale == pytest.approx(trained.spec.scale[0])  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from genai import registry
-from genai.data.source import modality_of
+from genai.data.source import FOREIGN, modality_of
 from genai.errors import ConfigError, ConfigErrors, DataError, Interrupted, SecurityError
 from genai.overrides import BUDGETS, Arguments, read_arguments
 from genai.schema import Config, DataConfig, Dtype, SamplingConfig, Threads, hints, plain, read
@@ -76,6 +76,9 @@ def _finish(
         try:
             modality = _modality_of(values, model)
             values = _for_modality(stated.get(modality), values, search, arguments)
+            for key in FOREIGN.get(modality, ()):  # what a preset says for data of another kind
+                if f"data.{key}" not in arguments.settings:
+                    assign(values, f"data.{key}", None)
             if is_auto:
                 net, defaults = values["net"], defaults_of("net", _net_for(modality, values, model), search)
                 values = {**values, "net": _merged(defaults, {k: v for k, v in net.items() if k != "name"})}

@@ -34,6 +34,15 @@ def mix(*numbers: int) -> int:
     return state
 
 
+def _callable(module: nn.Module) -> Iterator[nn.Module]:
+    """The module, or what it holds where it only holds: to compile what is never called would change nothing."""
+    if type(module).forward is not nn.Module.forward:
+        yield module
+    else:
+        for child in module.children():
+            yield from _callable(child)
+
+
 @dataclass
 class Runtime:
     """Where and how tensors are computed; chosen once, printed with its reason."""
@@ -100,7 +109,8 @@ class Runtime:
     def compile(self, model: nn.Module) -> None:
         if self.compiled:
             for child in model.children():
-                child.compile()
+                for net in _callable(child):
+                    net.compile()
 
     def seed(self, *numbers: int) -> None:
         """Seeds the default generators of the CPU and of this device."""

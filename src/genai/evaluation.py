@@ -101,9 +101,10 @@ def fitting_split(trained: Trained, data: Dataset) -> Split:
     spec = trained.model.spec
     if _fits(data.spec) != _fits(spec):
         what = f"the model was trained on {spec.modality} {spec.shape}, the data are {data.spec.modality}"
-        raise DataError(f"{what} {data.spec.shape}", fix="type data.size and data.channels as in training")
+        keys = "data.sample_rate, data.seconds" if spec.modality == "audio" else "data.size"
+        raise DataError(f"{what} {data.spec.shape}", fix=f"type {keys} and data.channels as in training")
     return data.valid
 
 
 def _fits(spec: Spec) -> tuple[object, ...]:
-    return spec.kind, spec.shape, spec.vocab, spec.classes
+    return spec.kind, spec.modality, spec.shape, spec.vocab, spec.classes, spec.sample_rate

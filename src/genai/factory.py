@@ -220,4 +220,4 @@ def open_codec(folder: Path, runtime: Runtime) -> Codec:
     stage = model.eval().requires_grad_(False)
     if not isinstance(stage, FirstStage):
         raise CheckpointError("the first stage of this run has no latents", path=folder)
-    return Codec(stage, spec, checkpoint.sha256)
+    return Codec(stage, spec, checkpoint.sha256, runtime.device, runtime.dtype)

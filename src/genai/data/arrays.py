@@ -126,7 +126,9 @@ def source_of_arrays(
     if rate is not None:
         _refuse_one(x, "sound", path)
         held = [sounds.as_nct(part, path) for part in (x, test_x) if part is not None]
-        sound, said = sounds.frame_of([sounds.Look(rate, *part.shape[1:]) for part in held for _ in part], config)
+        sound, said = sounds.frame_of(
+            [look for part in held for look in [sounds.Look(rate, *part.shape[1:])] * len(part)], config
+        )
         test = None if test_x is None else Part(_sounds(test_x, rate, sound, path), test_found)
         return Source(
             name,

@@ -22,6 +22,8 @@ class Codec:
     stage: FirstStage
     spec: Spec
     sha256: str
+    device: torch.device  # where it is
+    dtype: torch.dtype  # in what it computes
 
     def encoded(self, data: Spec) -> Spec:
         """What a model sees of data as `data` says. Raises ConfigError for a first stage made for another shape."""
@@ -42,11 +44,11 @@ class Codec:
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        return self.stage.to_latent(x)
+        return self.stage.to_latent(x.to(self.device, self.dtype))
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
-        return self.stage.from_latent(latent)
+        return self.stage.from_latent(latent.to(self.device, self.dtype if latent.is_floating_point() else None))
 
 
 def _kind(spec: Spec) -> tuple[object, ...]:

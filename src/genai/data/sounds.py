@@ -22,6 +22,8 @@ LONGEST_SECONDS = 60.0  # of a set that data.seconds says nothing of
 _OUTLIER = 4  # times as long as 19 of 20: no length for all
 RATES = (100, 768_000)  # values a second
 _MOST_CHANNELS = 64
+_ESTIMATE = 0.95  # of the length that an MP3 states, which it holds at least
+_ENDLESS = 1 << 40  # frames, which a decoder states where it knows none
 _MARGIN = 4096  # frames beyond a cut that resampling looks at
 _LEVELS = 1 << 15  # int16 levels from 0 to 1
 
@@ -168,7 +170,7 @@ def _read(path: Path, length: int, rate: int = 0) -> tuple[Look, np.ndarray]:
         magic = file.read(4)
         if not magic:
             raise ValueError("it is empty")
-        if path.suffix.lower() in (".wav", ".wave") and magic.upper() not in (b"RIFF", b"RF64"):
+        if path.suffix.lower() in (".wav", ".wave") and magic.upper() not in (b"RIFF", b"RIFX", b"RF64"):
             raise ValueError("its content is no wav")
         file.seek(0)
         header = wav.read_header(file)
@@ -181,7 +183,8 @@ def _read(path: Path, length: int, rate: int = 0) -> tuple[Look, np.ndarray]:
         look = _checked(Look(sound.samplerate, sound.channels, sound.frames))
         wanted = min(_needed(look, length, rate), look.frames)
         values = sound.read(wanted, dtype="float32", always_2d=True).T
-        if values.shape[1] < wanted and sound.format != "MP3":  # whose header may only estimate
+        # The header of an MP3 may only estimate.
+        if values.shape[1] < wanted * (_ESTIMATE if sound.format == "MP3" else 1):
             raise ValueError(f"its header says {look.frames:,} values, it has {values.shape[1]:,} (cut off?)")
         return look, values
 
@@ -193,6 +196,8 @@ def _needed(look: Look, length: int, rate: int) -> int:
 def _checked(look: Look) -> Look:
     if look.frames <= 0:
         raise ValueError("it holds no values")
+    if look.frames >= _ENDLESS:
+        raise ValueError("its header does not say how long it is")
     if not RATES[0] <= look.rate <= RATES[1]:
         raise ValueError(f"its header says {look.rate:,} values a second")
     if not 0 < look.channels <= _MOST_CHANNELS:

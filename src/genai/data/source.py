@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from genai.contract import Batch, Spec
 
 NOUNS = {"image": "pictures", "audio": "sounds", "points": "points"}  # by modality
-_FOREIGN = {  # settings that say nothing of such data
+FOREIGN = {  # settings that say nothing of such data
     "image": ("seconds", "sample_rate"),
     "audio": ("size",),
     "points": ("size", "channels", "seconds", "sample_rate"),
@@ -117,7 +117,7 @@ def with_classes(source: Source, names: tuple[str, ...]) -> Source | str:
 def refuse_foreign_settings(config: DataConfig, modality: str) -> None:
     """Raises ConfigError for a setting that data of this kind would ignore, and for channels that it never has."""
     nouns = NOUNS[modality]
-    if given := [f"data.{key}" for key in _FOREIGN[modality] if getattr(config, key) is not None]:
+    if given := [f"data.{key}" for key in FOREIGN[modality] if getattr(config, key) is not None]:
         what = f"the data are {nouns}, of which {given[0]} says nothing"
         raise ConfigError(what, path=config.path, fix=f"leave out {' and '.join(given)}")
     if config.channels is not None and config.channels not in _CHANNELS[modality]:

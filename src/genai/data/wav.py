@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_UNKNOWN_SIZE = 0xFFFFFFFF  # what programs write that cannot go back to the header
+_UNKNOWN_SIZE = 0x7FFF_F000  # or more: what programs write that cannot go back to the header
 _MOST_CHUNKS = 1000
 
 
@@ -55,9 +55,10 @@ def read_header(file: IO[bytes]) -> WavHeader | None:
             coding = found, channels, rate, frame_bytes
         if name == b"data" and coding is not None:
             held = size - start
-            if length != _UNKNOWN_SIZE and length > held:
+            unknown = length >= _UNKNOWN_SIZE
+            if not unknown and length > held:
                 raise ValueError(f"its header says {length:,} bytes, it has {held:,} (cut off?)")
-            return _header(*coding, start, held if length == _UNKNOWN_SIZE else length)
+            return _header(*coding, start, held if unknown else length)
         file.seek(start + length + length % 2)
     raise ValueError("it is cut off before its values begin")
 

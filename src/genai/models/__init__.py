@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from genai.registry import Component
 from genai.schema import Count, Fraction, ModelConfig, Natural, NonNegative, Positive, Range
 
+MOST_CODES = 1 << 20
+
 COMPONENTS: dict[str, Component] = {
     "gan": Component(
         "genai.models.gan:Gan", "generator against discriminator: sharp, drawn in one pass", "genai.models:GanConfig"
@@ -42,12 +44,13 @@ class VaeConfig(ModelConfig):
     sigma: Positive | Literal["optimal", "learned"] = "optimal"  # of the gaussian
     binarise: Literal["dynamic", "fixed"] = "dynamic"  # for bernoulli
     latents: Literal["gaussian", "fsq", "vq"] = "gaussian"
-    downsample: Count | Literal["auto"] | None = (
+    downsample: Literal[1, 2, 4, 8, 16, 32, 64, 128, "auto"] | None = (
         None  # values a side that a position of a map stands for; null: a vector
     )
-    latent_dim: Count = 32  # of the vector, or of each position
+    latent_dim: Count = 32  # of gaussian latents: of the vector, or of each position
     levels: tuple[Annotated[int, Range(low=3, high=1000)], ...] = (8, 6, 5)  # of fsq
-    codes: Annotated[int, Range(low=2, high=1 << 20)] = 512  # of vq
+    codes: Annotated[int, Range(low=2, high=MOST_CODES)] = 512  # of vq
+    code_dim: Count = 8  # numbers of each code of vq
     commitment: NonNegative = 0.25  # of the encoder to the codes of vq
     beta: NonNegative = 1.0  # weight of the rate; 1: a bound on log p(x)
     kl_warmup_samples: Natural = 0  # over which that weight rises from 0

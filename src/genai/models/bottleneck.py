@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from genai.contract import Spec, Terms
 from genai.errors import ConfigError
-from genai.models import VaeConfig
+from genai.models import MOST_CODES, VaeConfig
 
 _MOST_LOG_VARIANCE = 10.0
 _ACTIVE = 0.01  # nats that a latent tells on average, below which it counts as collapsed
@@ -232,6 +232,7 @@ class FiniteScalars(Codes):
 
     levels: Tensor
     middle: Tensor  # the level that is 0
+    unit: Tensor  # levels from 0 to 1
     step: Tensor  # from one number of a code to the next, of each channel
 
     def __init__(self, levels: Sequence[int]) -> None:
@@ -240,6 +241,7 @@ class FiniteScalars(Codes):
         count, step = torch.tensor(levels), [math.prod(levels[:i]) for i in range(len(levels))]
         self.register_buffer("levels", count, persistent=False)
         self.register_buffer("middle", count // 2, persistent=False)
+        self.register_buffer("unit", (count // 2).float(), persistent=False)
         self.register_buffer("step", torch.tensor(step), persistent=False)
 
     def forward(self, h: Tensor) -> CodePosterior:
@@ -247,16 +249,16 @@ class FiniteScalars(Codes):
         half, even = (self.levels - 1) * (1 + _EDGE) / 2, (1 - self.levels % 2) / 2
         level = torch.tanh(h + torch.atanh(even / half)) * half - even  # 0 where h is
         level = level + (level.round() - level).detach()  # the gradient goes straight through
-        z = (level / self.middle).movedim(-1, 1)
+        z = (level / self.unit).movedim(-1, 1)
         return CodePosterior(z, self.index_of(z.detach()), self.vocab, {})
 
     def index_of(self, z: Tensor) -> Tensor:
-        level = (z.movedim(1, -1) * self.middle).round().long() + self.middle
+        level = (z.movedim(1, -1) * self.unit).round().long() + self.middle
         return (level.clamp(min=0).minimum(self.levels - 1) * self.step).sum(-1)
 
     def vectors(self, index: Tensor) -> Tensor:
         level = index[..., None] // self.step % self.levels - self.middle
-        return level / self.middle
+        return level / self.unit
 
 
 class Codebook(Codes):
@@ -264,6 +266,7 @@ class Codebook(Codes):
     for, which moves with the batches (appendix A.1 there). A code that is hardly used is put beside a busy one."""
 
     codes: Tensor
+    steps: Tensor
     uses: Tensor
     sums: Tensor
     away: Tensor
@@ -272,6 +275,7 @@ class Codebook(Codes):
         super().__init__(channels)
         self.vocab, self.commitment = codes, commitment
         self.register_buffer("codes", F.normalize(torch.randn(codes, channels), dim=1))
+        self.register_buffer("steps", torch.zeros(codes))  # whose batches were followed
         self.register_buffer("uses", torch.full((codes,), 1 / codes))
         self.register_buffer("sums", self.codes / codes)
         # Where each code is put from a busy one; drawn once, so that all processes put it at the same place.
@@ -279,7 +283,7 @@ class Codebook(Codes):
 
     def forward(self, h: Tensor) -> CodePosterior:
         h = F.normalize(h, dim=1)
-        index = self.index_of(h)
+        index = self.index_of(h.detach())
         code = self.vectors(index).movedim(-1, 1)
         z = h + (code - h).detach()
         error = (h - code).square().sum(1).mean()
@@ -290,11 +294,15 @@ class Codebook(Codes):
         return CodePosterior(z, index, self.vocab, {**told, "uses": uses / len(flat), "sums": sums / len(flat)})
 
     def follow(self, terms: Terms) -> None:
-        self.uses.lerp_(terms["uses"].to(self.uses), _USED)
-        self.sums.lerp_(terms["sums"].to(self.sums), _USED)
+        self.steps += 1
+        share = (1 / self.steps).clamp(min=_USED)
+        self.uses.lerp_(terms["uses"].to(self.uses), share)
+        self.sums.lerp_(terms["sums"].to(self.sums), share[:, None])
         even = 1 / self.vocab
         dead = self.uses < _DEAD * even
-        busiest = self.uses.argsort(descending=True)[(dead.cumsum(0) - 1).clamp(min=0)]
+        # Each beside one that is alive, the busiest first.
+        number = (dead.long().cumsum(0) - 1) % (~dead).sum().clamp(min=1)
+        busiest = self.uses.argsort(descending=True)[number.clamp(min=0)]
         # As far from the busy code as what that stands for is.
         put = F.normalize(self.codes[busiest] + terms["code_error"].to(self.codes).sqrt() * self.away, dim=1)
         self.uses.masked_fill_(dead, even)
@@ -316,6 +324,12 @@ def bottleneck_of(config: VaeConfig) -> Bottleneck:
     if config.downsample is None:
         what = f"model.latents={config.latents} gives a code to each position of a map, and there is no map"
         raise ConfigError(what, fix="type model.downsample=auto")
+    if config.prior == "normal":
+        what = f"model.prior=normal is of gaussian latents, these are codes ({config.latents})"
+        raise ConfigError(what, fix="type model.prior=mixture or model.prior=none")
     if config.latents == "fsq":
+        if not config.levels or math.prod(config.levels) > MOST_CODES:
+            what = f"model.levels={list(config.levels)} make {math.prod(config.levels):,} codes"
+            raise ConfigError(what, fix=f"type one level or more, of at most {MOST_CODES:,} codes")
         return FiniteScalars(config.levels)
-    return Codebook(codes=config.codes, channels=config.latent_dim, commitment=config.commitment)
+    return Codebook(codes=config.codes, channels=config.code_dim, commitment=config.commitment)

@@ -1,7 +1,8 @@
 """A prior that is learned without a gradient: a mixture of Gaussians for each class, with full covariances.
 
 Symbols: z a latent vector (D,), y its class, C classes, K parts of each. A part is of the latents that lie nearest to
-its mean, as in k-means, and the statistics of both follow the batches (Sculley 2010, web-scale k-means).
+its mean, as in k-means, and the statistics of both follow the batches (Sculley 2010, web-scale k-means). They are sums
+of squares, in which deviations below a hundredth of the distance from 0 are lost.
 
 Measured on the 128 latents of a VAE of Fashion-MNIST, Frechet distance of samples / labels right: one Gaussian for each
 class 0.77 / 0.88; ten 0.37 / 0.90, and no better by expectation maximisation (0.35 / 0.90); a flow-matching network
@@ -37,16 +38,16 @@ class MixturePrior(nn.Module):
         self.register_buffer("share", even)
         self.register_buffer("sums", torch.zeros(*shape, latent_dim))
         self.register_buffer("products", even[..., None, None] * torch.eye(latent_dim))
-        self.register_buffer("steps", torch.zeros(()))
+        self.register_buffer("steps", torch.zeros(shape))  # of these shapes: all fit another run's, or none
         # Where a part is put from a busy one, in deviations; drawn once, so that all processes put it at one place.
         self.register_buffer("away", torch.randn(parts, latent_dim))
         self._count: int | None = None
 
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Means (C, K, D) and covariances (C, K, D, D)."""
-        share = self.share.clamp(min=1e-12)[..., None]
-        mean = self.sums / share
-        return mean, self.products / share[..., None] - mean[..., None] * mean[..., None, :]
+    def moments(self, y: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (B, D) and covariances (B, D, D) of these parts (B,) of these classes."""
+        share = self.share[y, part].clamp(min=1e-12)[:, None]
+        mean = self.sums[y, part] / share
+        return mean, self.products[y, part] / share[..., None] - mean[:, :, None] * mean[:, None]
 
     @torch.no_grad()
     def terms(self, z: Tensor, y: Tensor | None) -> Terms:
@@ -69,7 +70,7 @@ class MixturePrior(nn.Module):
     def follow(self, terms: Terms) -> None:
         """Takes up the statistics of a step's global batch."""
         # Counted here, too, because reading a tensor would make an accelerator wait.
-        self._count = (int(self.steps) if self._count is None else self._count) + 1
+        self._count = (int(self.steps.flatten()[0]) if self._count is None else self._count) + 1
         self.steps += 1
         weight = min(1.0, _WINDOW / self._count)
         for total, name in ((self.share, "part_share"), (self.sums, "part_sums"), (self.products, "part_products")):
@@ -79,24 +80,25 @@ class MixturePrior(nn.Module):
 
     def _revive(self) -> None:
         """Puts parts that hardly anything is near beside the busiest part of their class."""
-        even = self.share.mean(1, keepdim=True)
-        dead = self.share < _DEAD * even
-        of_class, busiest = torch.arange(len(self.share), device=self.share.device), self.share.argmax(1)
-        mean, covariance = (moment[of_class, busiest][:, None] for moment in self.moments())
-        deviation = covariance.diagonal(dim1=2, dim2=3).clamp(min=0).sqrt()
-        put = mean + _ASIDE * self.away * deviation
-        products = covariance + put[..., None] * put[..., None, :]
-        for total, new in ((self.products, products), (self.sums, put), (self.share, torch.ones_like(even))):
-            extra = [1] * (total.ndim - 2)
-            total.copy_(torch.where(dead.view(*dead.shape, *extra), even.view(-1, 1, *extra) * new, total))
+        even = self.share.mean(1)
+        y, part = (self.share < _DEAD * even[:, None]).nonzero(as_tuple=True)
+        if not len(y):
+            return
+        mean, covariance = self.moments(y, self.share.argmax(1)[y])
+        deviation = covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+        mean = mean + _ASIDE * self.away[part] * deviation
+        share = even[y]
+        self.share[y, part] = share
+        self.sums[y, part] = share[:, None] * mean
+        self.products[y, part] = share[:, None, None] * (covariance + mean[:, :, None] * mean[:, None])
 
     def sample(self, noise: Tensor, y: Tensor | None) -> Tensor:
         """Latents (B, D) from standard normal noise (B, D + 1), the last of which chooses the part."""
         y = torch.zeros(len(noise), dtype=torch.int64, device=noise.device) if y is None else y
-        upto = self.share.cumsum(1)
+        upto = self.share @ torch.ones_like(self.share[:1]).expand(self.share.shape[1], -1).triu()
         chance = torch.special.ndtr(noise[:, -1:]) * upto[y, -1:]
         part = (chance > upto[y]).sum(1).clamp(max=self.share.shape[1] - 1)
-        mean, covariance = (moment[y, part] for moment in self.moments())
+        mean, covariance = self.moments(y, part)
         factor = _factor(covariance)
         return mean + (factor * noise[:, None, :-1]).sum(2)
 

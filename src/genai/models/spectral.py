@@ -25,8 +25,9 @@ def _log_spectrum(x: Tensor, size: int) -> Tensor:
     window = torch.hann_window(size, device=x.device, dtype=x.dtype)
     # Of noise of deviation 1 the mean square is 1 with this.
     scale = window.square().sum().rsqrt()
-    sounds = x.flatten(0, 1)
-    short = max(0, size // 2 + 1 - sounds.shape[-1])  # what its ends are mirrored over
-    sounds = torch.nn.functional.pad(sounds, (0, short))
-    found = torch.stft(sounds, size, size // 4, window=window, return_complex=True)
+    sounds, half = x.flatten(0, 1), size // 2
+    sounds = torch.nn.functional.pad(sounds, (0, max(0, half + 1 - sounds.shape[-1])))
+    # Mirrored at its ends, as torch.stft does, whose own way has no deterministic gradient on CUDA.
+    sounds = torch.cat([sounds[:, 1 : half + 1].flip(1), sounds, sounds[:, -half - 1 : -1].flip(1)], dim=1)
+    found = torch.stft(sounds, size, size // 4, window=window, center=False, return_complex=True)
     return (found.abs() * scale + _FLOOR).log().unflatten(0, x.shape[:2]).flatten(1, 2)

@@ -234,11 +234,13 @@ class Vae(Model):
                     "model.kl_warmup_samples=100000, model.free_nats=0.1 or a smaller model.beta",
                 ),
             )
+        vocab = self.latent_spec().vocab
+        seen = math.prod(self.autoencoder.shape[1:]) * self.spec.num_samples // 10 or vocab  # by what is held out
         return (
             Alarm(
                 name="codes in use",
                 measure=lambda terms: terms["valid/codes_active"],
-                below=_FEW_CODES,
+                below=_FEW_CODES * min(1.0, seen / vocab),
                 steps=1000,
                 says="most codes stand for nothing - start again with fewer (model.levels=[5,5,5], model.codes=128)",
             ),
@@ -261,7 +263,13 @@ class Vae(Model):
 
     def known(self, x: Tensor) -> Tensor:
         """The likeliest latents of x, (B, latents)."""
-        return self.autoencoder.encode(self.observed(x)).mode.flatten(1)
+        return self.mode(x).flatten(1)
+
+    def mode(self, x: Tensor) -> Tensor:
+        """The likeliest z, of black and white pictures by their lighter half: the same for the same x."""
+        if isinstance(self.likelihood, Bernoulli):
+            x = binarised(x, dynamic=False)
+        return self.autoencoder.encode(x).mode
 
     def drawn(self, request: Request) -> Tensor:
         """Latents from the prior, (B, latents)."""
@@ -281,7 +289,7 @@ class Vae(Model):
     # -- as a first stage ----------------------------------------------------------------------------------------------
 
     def to_latent(self, x: Tensor) -> Tensor:
-        return self.autoencoder.bottleneck.to_latent(self.autoencoder.encode(self.observed(x)).mode)
+        return self.autoencoder.bottleneck.to_latent(self.mode(x))
 
     def from_latent(self, latent: Tensor) -> Tensor:
         return self.decoded(self.autoencoder.bottleneck.from_latent(latent, self.autoencoder.shape))

@@ -29,7 +29,6 @@ _SLOPE = 0.2  # of the leaky rectifier
 _PIXEL_CHANNELS = 8  # features of a pixel before the last convolution
 _CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 _AVERAGES = {1: F.avg_pool1d, 2: F.avg_pool2d}
-_BETWEEN = {1: "linear", 2: "bilinear"}
 Size = tuple[int, ...]  # of a feature map: (height, width) or (length,)
 
 
@@ -51,7 +50,7 @@ def map_sizes(spec: Spec, patch: int, factor: int | None = None) -> list[Size]:
     halvings = round(math.log2(factor / patch))
     if halvings < 0 or patch << halvings != factor:
         what = f"a position of the map for {factor} values a side is no power of two times net.patch={patch}"
-        raise ConfigError(what, fix=f"type {2 * patch} or {4 * patch}")
+        raise ConfigError(what, fix=f"type net.patch={factor}, or larger positions")
     for _ in range(halvings):
         sizes.append(_halved(sizes[-1]))
     return sizes
@@ -191,13 +190,12 @@ class Decoder(nn.Module):
         style = inputs if config.style and self.flat else 0
         self.stages = nn.ModuleList(Stage(dims, w, config.blocks, style) for w in widths)
         self.up = nn.ModuleList(_conv(dims, b, a, 1) for a, b in pairwise(widths))
-        self.between = _BETWEEN[dims]
         self.pixels = _conv(dims, widths[0], _PIXEL_CHANNELS * self.patch**dims, 1)
         # The pixels of a patch start equal (Aitken et al. 2017), so that training does not begin with a checkerboard.
         first = self.pixels.weight.data[:: self.patch**dims]
         self.pixels.weight.data.copy_(first.repeat_interleave(self.patch**dims, dim=0))
         self.out = _conv(dims, _PIXEL_CHANNELS, spec.shape[0], 3)
-        nn.init.normal_(self.out.weight, std=0.3 * (9 * _PIXEL_CHANNELS) ** -0.5)  # starts grey
+        nn.init.normal_(self.out.weight, std=0.3 * (3**dims * _PIXEL_CHANNELS) ** -0.5)  # starts grey
 
     def forward(self, latent: Tensor) -> Tensor:
         h = self.enter(latent)
@@ -205,13 +203,22 @@ class Decoder(nn.Module):
         for i in reversed(range(len(self.sizes))):
             h = self.stages[i](h, latent if self.flat else None)
             if i:
-                h = _cut(F.interpolate(self.up[i - 1](h), scale_factor=2, mode=self.between), self.sizes[i - 1])
+                h = _cut(_doubled(self.up[i - 1](h)), self.sizes[i - 1])
         h = self.pixels(F.leaky_relu(h, _SLOPE))
         if self.patch > 1:
             h = out_of_patches(h, self.patch)
         x = _cut(self.out(F.leaky_relu(h, _SLOPE)), self.shape[1:])
         # In bf16 the tanh of 3.5 is 1, where its gradient ends.
         return torch.tanh(x.to(self.out.weight.dtype)) if self.bounded else x
+
+
+def _doubled(h: Tensor) -> Tensor:
+    """Twice as many positions a side, in between by straight lines."""
+    if h.ndim == 4:
+        return F.interpolate(h, scale_factor=2, mode="bilinear")
+    # As F.interpolate does, whose gradient for one side is not deterministic on CUDA.
+    before, after = torch.cat([h[..., :1], h[..., :-1]], dim=-1), torch.cat([h[..., 1:], h[..., -1:]], dim=-1)
+    return torch.stack([0.75 * h + 0.25 * before, 0.75 * h + 0.25 * after], dim=-1).flatten(2)
 
 
 def _cut(h: Tensor, size: Size) -> Tensor:

@@ -11,9 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from genai.contract import Spec
 from genai.errors import ConfigError
 from genai.models import VaeConfig
 from genai.models.bottleneck import Bottleneck, Codebook, FiniteScalars, Gaussians, bottleneck_of
+from genai.models.vae import Vae
+from genai.nets import ConvConfig
 
 LEVELS = [(8, 6, 5), (8, 5, 5, 5), (3, 4), (7, 5, 5, 5, 5)]
 
@@ -200,3 +203,16 @@ def test_what_another_model_learns_becomes_the_same_latents_again(stage: Bottlen
     torch.testing.assert_close(again, z)
     assert again.dtype == torch.float64
     stage.float()
+
+
+def test_few_codes_in_use_are_told_where_the_held_out_data_could_use_more() -> None:
+    picture = Spec(kind="real", shape=(1, 8, 8), modality="image", num_samples=1000)
+    net = ConvConfig(name="conv", width=4, max_width=4)
+
+    def bound(levels: tuple[int, ...]) -> float:
+        config = VaeConfig(name="vae", nets={}, latents="fsq", downsample=4, levels=levels, prior="none")
+        (alarm,) = Vae(spec=picture, config=config, net=net).alarms()
+        return alarm.below
+
+    assert bound((8, 5, 5)) == 0.1
+    assert bound((8, 8, 8, 5, 5, 5)) == pytest.approx(0.1 * 400 / 64_000)  # 100 held-out pictures of 4 positions

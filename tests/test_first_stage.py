@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from genai.console import Console
 from genai.data.source import open_data
 from genai.device import start
 from genai.errors import CheckpointError, ConfigError
-from genai.factory import adopt_codec, open_codec, open_dataset, open_trained
+from genai.factory import adopt_codec, build_model, open_codec, open_dataset, open_trained
 from genai.models.vae import Vae
 from genai.run import RunFolder
 from harness import config_of, train
@@ -188,3 +189,13 @@ def test_sounds_become_a_map_of_latents_and_sounds_again(tmp_path: Path) -> None
     tokens = open_trained(tmp_path / "fsq", threads=1).model
     assert isinstance(tokens, Vae)
     assert (tokens.latent_spec().kind, tokens.latent_spec().shape) == ("token", (256,))
+
+
+def test_compiling_reaches_the_networks_that_are_called(tmp_path: Path) -> None:
+    """They lie inside a module that only holds them, and compiling that would change nothing."""
+    config = config_of("vae", tmp_path / "unused", *SMALL, "trainer.max_steps=1")
+    model = build_model(config, open_dataset(config, None).spec)
+    dataclasses.replace(start("cpu", threads=1), compiled=True).compile(model)
+    assert isinstance(model, Vae)
+    for net in (model.autoencoder.encoder, model.autoencoder.decoder):
+        assert net._compiled_call_impl is not None

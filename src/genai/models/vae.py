@@ -33,6 +33,7 @@ _GAME = GAMES["relativistic"]  # a reconstruction against what it is of
 _LEAST_PUSH = 1e-6
 _PENALTY_EVERY, _GAMMA_PER_VALUE = 8, 4e-4  # as in the GAN
 _FEW_CODES = 0.1  # of all, in the held-out data
+_STEEP = 1000.0  # squared gradient of a discriminator, which is below 1 where all is well
 _AT_ONCE = 2048  # latents decoded at a time for the importance-weighted bound
 
 
@@ -222,28 +223,38 @@ class Vae(Model):
         return self.bound_terms(-self.log_likelihood_bound(batch, samples).mean(), f"_s{samples}")
 
     def alarms(self) -> Sequence[Alarm]:
-        if self.config.latents == "gaussian":
-            latents = math.prod(self.autoencoder.shape)
-            return (
+        found = [self._latents_alarm() if self.config.latents == "gaussian" else self._codes_alarm()]
+        if self.discriminator is not None:
+            found.append(
                 Alarm(
-                    name="latents that say something",
-                    measure=lambda terms: terms["valid/active_units"],
-                    below=min(1.5, latents - 0.5),  # one of several, or none at all
-                    steps=1000,
-                    says="the decoder does without the latents (posterior collapse) - start again with "
-                    "model.kl_warmup_samples=100000, model.free_nats=0.1 or a smaller model.beta",
-                ),
+                    name="the discriminator's squared gradient",
+                    measure=lambda terms: terms["penalty/r1"],
+                    above=_STEEP,
+                    steps=100,
+                    says="it diverges and sharpens nothing - start again with half of optim.lr",
+                )
             )
+        return found
+
+    def _latents_alarm(self) -> Alarm:
+        return Alarm(
+            name="latents that say something",
+            measure=lambda terms: terms["valid/active_units"],
+            below=min(1.5, math.prod(self.autoencoder.shape) - 0.5),  # one of several, or none at all
+            steps=1000,
+            says="the decoder does without the latents (posterior collapse) - start again with "
+            "model.kl_warmup_samples=100000, model.free_nats=0.1 or a smaller model.beta",
+        )
+
+    def _codes_alarm(self) -> Alarm:
         vocab = self.latent_spec().vocab
         seen = math.prod(self.autoencoder.shape[1:]) * self.spec.num_samples // 10 or vocab  # by what is held out
-        return (
-            Alarm(
-                name="codes in use",
-                measure=lambda terms: terms["valid/codes_active"],
-                below=_FEW_CODES * min(1.0, seen / vocab),
-                steps=1000,
-                says="most codes stand for nothing - start again with fewer (model.levels=[5,5,5], model.codes=128)",
-            ),
+        return Alarm(
+            name="codes in use",
+            measure=lambda terms: terms["valid/codes_active"],
+            below=_FEW_CODES * min(1.0, seen / vocab),
+            steps=1000,
+            says="most codes stand for nothing - start again with fewer (model.levels=[5,5,5], model.codes=128)",
         )
 
     # -- drawing -------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class MixturePrior(nn.Module):
 
     def __init__(self, *, latent_dim: int, classes: int, parts: int) -> None:
         super().__init__()
-        shape, self.classes = (max(classes, 1), parts), classes
+        shape = max(classes, 1), parts
         # Of all latents; sums and products of those of a part, divided by the number of all.
         even = torch.full(shape, 1 / (shape[0] * parts))
         self.register_buffer("share", even)

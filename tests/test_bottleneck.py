@@ -170,7 +170,7 @@ def test_a_book_whose_codes_are_nearly_all_unused_fills_up_in_some_hundred_steps
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"latents": "fsq", "levels": ()}, "make 1 codes - type one level or more"),
+        ({"latents": "fsq", "levels": ()}, "make 1 codes - type a list such as"),
         ({"latents": "fsq", "levels": (1000, 1000, 1000)}, "make 1,000,000,000 codes - type .* at most 1,048,576"),
         ({"latents": "fsq", "prior": "normal"}, "of gaussian latents, these are codes .* - type model.prior=mixture"),
     ],

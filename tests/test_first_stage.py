@@ -122,7 +122,8 @@ def test_a_first_stage_for_other_data_or_of_ids_is_refused(
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (("data=moons", "model.downsample=4"), "net 'mlp' has no maps"),
+        (("data=moons", "model.downsample=4"), r"points have no positions.* - type model\.latents=gaussian"),
+        (("data=digits", "model.downsample=4", "net=mlp"), "net 'mlp' has no maps"),
         (("data=digits", "model.downsample=1"), r"no power of two times net\.patch=2 - type net\.patch=1"),
         (("data=digits", "model.latents=fsq"), r"there is no map - type model\.downsample=auto"),
     ],

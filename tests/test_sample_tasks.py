@@ -74,6 +74,20 @@ def test_an_input_of_one_s_own_is_read_and_shown_above_what_becomes_of_it(run: P
     assert json.loads((out / "samples.json").read_text())["options"]["input"] == str(tmp_path)
 
 
+def test_pictures_of_another_size_and_colour_are_brought_to_the_model_s(run: Path, tmp_path: Path) -> None:
+    """Though nothing said what size that is when it was trained."""
+    for i in range(3):
+        Image.new("RGB", (40 + i, 36), (80 * i, 80 * i, 80 * i)).save(tmp_path / f"{i}.png")
+    out = genai.sample(run, task="encode", input=tmp_path, out=tmp_path / "out", format="npz", console=QUIET)
+    found = np.load(out / "samples.npz")["samples"]
+    trained = open_trained(run, threads=1)
+    grey = torch.tensor([0.0, 80.0, 160.0])[:, None, None, None].expand(3, 1, 8, 8) / 127.5 - 1
+    with torch.no_grad():
+        np.testing.assert_allclose(found, trained.model.to_latent(grey), atol=1e-4)  # type: ignore[operator]
+    with pytest.raises(DataError, match=r"the data are points .* - name data of that kind"):
+        genai.evaluate(run, "data=grid25", console=QUIET)
+
+
 def test_variations_lead_from_the_input_to_new_samples(run: Path, tmp_path: Path) -> None:
     reconstructed, _ = made(run, tmp_path / "again", task="reconstruct", count=4)
     nearest, _ = made(run, tmp_path / "nearest", task="vary", count=4, strength=0.0)

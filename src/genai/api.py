@@ -121,6 +121,8 @@ def sample(
         trained = open_trained(
             path, device=settings.device, dtype=settings.dtype, threads=settings.threads, step=str(step), raw=raw
         )
+        if task is None and not trained.model.draws:
+            console.note("a first stage draws nothing by itself: these are held-out samples and their reconstructions")
         task = task or ("generate" if trained.model.draws else "reconstruct")
         count = _COUNTS[task] if count is None else count
         _check_input(task, input, labels)

@@ -102,7 +102,9 @@ def fitting_split(trained: Trained, data: Dataset) -> Split:
     if _fits(data.spec) != _fits(spec):
         what = f"the model was trained on {spec.modality} {spec.shape}, the data are {data.spec.modality}"
         keys = "data.sample_rate, data.seconds" if spec.modality == "audio" else "data.size"
-        raise DataError(f"{what} {data.spec.shape}", fix=f"type {keys} and data.channels as in training")
+        alike = spec.modality == data.spec.modality
+        fix = f"type {keys} and data.channels as in training" if alike else "name data of that kind"
+        raise DataError(f"{what} {data.spec.shape}", fix=fix)
     return data.valid
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from genai.checkpoint import Checkpoint
 from genai.config import read_config
 from genai.contract import FirstStage, Model, Spec
 from genai.data.codec import Codec, LatentSplit
-from genai.data.source import Dataset, SeenBy, open_data
+from genai.data.source import Dataset, SeenBy, modality_of, open_data
 from genai.device import Runtime, memory_errors, start
 from genai.errors import CheckpointError, ConfigError, ConfigErrors, to_resume
 from genai.registry import find, load
@@ -78,6 +78,11 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> 
     """Held-out data in the units that the model learned in: the run's own split or, of `another` set, its test part or
     all of it. The set of the training at another path is still that set."""
     units = trained.spec if trained.codec is None else trained.codec.spec
+    # Pictures of any size and colours are brought to what it learned, as sounds of any rate and length are.
+    if another and units.modality == modality_of(config.data.name, config.data.path) == "image":
+        channels, height, width = units.shape
+        size, channels = config.data.size or (height, width), config.data.channels or channels
+        config = replace(config, data=replace(config.data, size=size, channels=cast("Literal[1, 3]", channels)))
 
     def opened(hold_out_all: bool) -> Dataset:
         seen_by = SeenBy(units, trained.class_names, hold_out_all)

@@ -330,6 +330,6 @@ def bottleneck_of(config: VaeConfig) -> Bottleneck:
     if config.latents == "fsq":
         if not config.levels or math.prod(config.levels) > MOST_CODES:
             what = f"model.levels={list(config.levels)} make {math.prod(config.levels):,} codes"
-            raise ConfigError(what, fix=f"type one level or more, of at most {MOST_CODES:,} codes")
+            raise ConfigError(what, fix=f"type a list such as [8,6,5], of at most {MOST_CODES:,} codes")
         return FiniteScalars(config.levels)
     return Codebook(codes=config.codes, channels=config.code_dim, commitment=config.commitment)

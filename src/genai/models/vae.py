@@ -69,6 +69,9 @@ class Vae(Model):
         self.spec = spec if config.prior == "mixture" else replace(spec, cond={})
         self.draws = config.prior != "none"
         self.config, self.classes = config, self.spec.label_classes
+        if len(spec.shape) == 1 and (config.downsample is not None or config.latents != "gaussian"):
+            what = f"{spec.modality} have no positions, of which a map of latents could be made"
+            raise ConfigError(what, fix="type model.latents=gaussian model.downsample=null")
         if config.spectral and spec.modality != "audio":
             what = f"model.spectral is of sounds, the data is {spec.modality}"
             raise ConfigError(what, fix="type model.spectral=0")

@@ -50,7 +50,7 @@ def map_sizes(spec: Spec, patch: int, factor: int | None = None) -> list[Size]:
     halvings = round(math.log2(factor / patch))
     if halvings < 0 or patch << halvings != factor:
         what = f"a position of the map for {factor} values a side is no power of two times net.patch={patch}"
-        raise ConfigError(what, fix=f"type net.patch={factor}, or larger positions")
+        raise ConfigError(what, fix=f"type net.patch={factor}")
     for _ in range(halvings):
         sizes.append(_halved(sizes[-1]))
     return sizes

@@ -11,14 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from genai.contract import Spec
+from genai.contract import Spec, Terms
 from genai.errors import ConfigError
 from genai.models import VaeConfig
-from genai.models.bottleneck import Bottleneck, Codebook, FiniteScalars, Gaussians, bottleneck_of
+from genai.models.bottleneck import Bottleneck, Codebook, FiniteScalars, Gaussians, Posterior, bottleneck_of
 from genai.models.vae import Vae
 from genai.nets import ConvConfig
 
 LEVELS = [(8, 6, 5), (8, 5, 5, 5), (3, 4), (7, 5, 5, 5, 5)]
+
+
+def statistics(posterior: Posterior) -> Terms:
+    return posterior.terms(posterior.sample())
 
 
 def every_code(levels: tuple[int, ...]) -> np.ndarray:
@@ -78,7 +82,7 @@ def test_the_codebook_gives_the_nearest_code_and_its_commitment() -> None:
     assert np.array_equal(posterior.index.flatten(), index)
     np.testing.assert_allclose(posterior.mode[:, :, 0, 0], book.codes.numpy()[index], atol=1e-6)
     error = ((unit - book.codes.numpy()[index]) ** 2).sum(1).mean()
-    assert posterior.terms()["commitment"].item() == pytest.approx(0.25 * error, rel=1e-5)
+    assert statistics(posterior)["commitment"].item() == pytest.approx(0.25 * error, rel=1e-5)
 
 
 def test_autocast_moves_no_code() -> None:
@@ -99,7 +103,7 @@ def test_a_code_moves_to_the_mean_direction_of_what_it_stands_for() -> None:
     centres = torch.nn.functional.normalize(torch.randn(4, 3), dim=1)
     for _ in range(1500):
         x = centres[torch.randint(4, (64,))] + 0.05 * torch.randn(64, 3)
-        book.follow(book(as_map(x)).terms())
+        book.follow(statistics(book(as_map(x))))
     cosines = book.codes @ centres.T
     assert sorted(cosines.argmax(1).tolist()) == [0, 1, 2, 3]
     assert cosines.amax(1).min() > 0.999
@@ -117,7 +121,7 @@ def test_codes_that_nothing_is_near_come_to_use(monkeypatch: pytest.MonkeyPatch)
         if not revived:
             monkeypatch.setattr("genai.models.bottleneck._DEAD", 0.0)
         for start in range(0, 120_000, 200):
-            book.follow(book(as_map(x[torch.arange(start, start + 200) % 4000])).terms())
+            book.follow(statistics(book(as_map(x[torch.arange(start, start + 200) % 4000]))))
         found = book(as_map(x)).held_out()
         active[revived] = book.conclude({"code_share": found["code_share"]})["codes_active"].item()
     assert active[True] > 0.95
@@ -147,8 +151,7 @@ def test_latents_have_mean_0_and_deviation_1_for_each_channel_as_others_see_them
 
     for _ in range(400):
         posterior = stage(seen())
-        posterior.sample()
-        stage.follow(posterior.terms())
+        stage.follow(statistics(posterior))
     z = stage(seen()).mode
     latent = stage.to_latent(z)
     by_channel = latent.movedim(1, 0).flatten(1)
@@ -163,7 +166,7 @@ def test_a_book_whose_codes_are_nearly_all_unused_fills_up_in_some_hundred_steps
     x = 0.2 * torch.randn(8000, 16) + torch.eye(16)[0]
     book = Codebook(codes=512, channels=16, commitment=0.25)
     for _ in range(400):
-        book.follow(book(as_map(x[torch.randint(8000, (800,))])).terms())
+        book.follow(statistics(book(as_map(x[torch.randint(8000, (800,))]))))
     assert (book(as_map(x)).held_out()["code_share"] > 0).float().mean() > 0.9
 
 

@@ -106,6 +106,8 @@ def sample(
         fix = "count from 1, seed from 0, labels as a list, format 'files' or 'npz', strength 0 to 1, "
         fix += f"task one of {', '.join(_COUNTS)}"
         raise ConfigError(what, fix=fix)
+    if task is not None:
+        _check_input(task, input, labels)
     names = None if labels is None else [str(label) for label in labels]
     given = [*overrides, *([] if batch_size is None else [f"sampling.batch_size={batch_size}"])]
     settings = compose_verb("sample", given)
@@ -121,11 +123,13 @@ def sample(
         trained = open_trained(
             path, device=settings.device, dtype=settings.dtype, threads=settings.threads, step=str(step), raw=raw
         )
-        if task is None and not trained.model.draws:
-            console.note("a first stage draws nothing by itself: these are held-out samples and their reconstructions")
-        task = task or ("generate" if trained.model.draws else "reconstruct")
+        if task is None:
+            task = "generate" if trained.model.draws else "reconstruct"
+            if not trained.model.draws:
+                told = "a first stage draws nothing by itself: these are held-out samples and their reconstructions"
+                console.note(told)
+            _check_input(task, input, labels)
         count = _COUNTS[task] if count is None else count
-        _check_input(task, input, labels)
         runtime, checkpoint = trained.runtime, trained.checkpoint
         console.note(f"device: {runtime}")
         sampling = settings.sampling_of(trained.config)

@@ -126,10 +126,8 @@ def _modality_of(values: Mapping[str, Any], model: str) -> str:
         raise ConfigError(f"'{model}' names no data set of its own", fix="add data=NAME or data.path=PATH")
     if data.get("codec") is not None:
         return "latent"
-    name, path = data["name"], data.get("path")
-    if path is None and name != "path" and not registry.find("data", name).modality:
-        return ""
-    return modality_of(name, None if path is None else str(path))
+    path = data.get("path")
+    return modality_of(data["name"], None if path is None else str(path))
 
 
 def _net_for(modality: str, values: Mapping[str, Any], model: str) -> str:

@@ -38,6 +38,11 @@ class Spec:
     first_stage: str = ""  # of latents: sha256 of the weights that make them
 
     @property
+    def form(self) -> tuple[object, ...]:
+        """What must be equal for one to stand for another; not the units, nor what it is conditioned on."""
+        return self.kind, self.modality, self.shape, self.vocab, self.classes, self.sample_rate
+
+    @property
     def label_classes(self) -> int:
         """Number of classes of the label that x may be conditioned on; 0 where there is none."""
         return self.cond["label"].classes if "label" in self.cond else 0

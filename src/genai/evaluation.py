@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from genai.contract import Batch, BoundsLikelihood, Model, Spec, Terms
+from genai.contract import Batch, BoundsLikelihood, Model, Terms
 from genai.data.source import Dataset, Split
 from genai.device import Runtime
 from genai.errors import DataError
@@ -99,14 +99,10 @@ def fitting_split(trained: Trained, data: Dataset) -> Split:
     if data.valid is None or len(data.valid) == 0:
         raise DataError("the run held out nothing to evaluate on", fix="type --input PATH")
     spec = trained.model.spec
-    if _fits(data.spec) != _fits(spec):
+    if data.spec.form != spec.form:
         what = f"the model was trained on {spec.modality} {spec.shape}, the data are {data.spec.modality}"
         keys = "data.sample_rate, data.seconds" if spec.modality == "audio" else "data.size"
         alike = spec.modality == data.spec.modality
         fix = f"type {keys} and data.channels as in training" if alike else "name data of that kind"
         raise DataError(f"{what} {data.spec.shape}", fix=fix)
     return data.valid
-
-
-def _fits(spec: Spec) -> tuple[object, ...]:
-    return spec.kind, spec.modality, spec.shape, spec.vocab, spec.classes, spec.sample_rate

@@ -288,10 +288,11 @@ def _previewer(run: RunFolder, trainer: Trainer, codec: Any) -> Any:
 
     if not trainer.model.draws:
         x = sampler.preview_inputs(trainer.data.valid or trainer.data.train)
+        originals = in_data_units([x])
 
         def preview_again(averaged: Model, step: int) -> dict[str, float]:
             made = sampler.reconstructed(averaged, x, runtime)
-            show(step, in_data_units([made]), None, in_data_units([x]))
+            show(step, in_data_units([made]), None, originals)
             return {}
 
         return preview_again

@@ -122,7 +122,7 @@ def write(
     with output(folder):
         if along is not None and spec.modality == "image":
             return _write_paths(folder, _channels_last(values), *along, texts)
-        if spec.modality in ("image", "audio"):
+        if spec.modality in _SINGLE:
             overview, save, ending = _SINGLE[spec.modality]
             digits = max(5, len(str(len(values))))
             names = [f"{i:0{digits}d}.{ending}" for i in range(len(values))]
@@ -130,13 +130,8 @@ def write(
                 save(value, folder / name, spec, texts)
             if along is not None:
                 chosen = _on_paths(values, *along)
-                shown, axes = _shown(chosen.reshape(-1, *spec.shape), spec)
-                _save(grid(shown, None, (), columns=chosen.shape[1], axes=axes), folder / overview, texts)
-            elif columns is not None:
-                shown, axes = _shown(values, spec)
-                _save(grid(shown, None, (), columns=columns, axes=axes), folder / overview, texts)
-            else:
-                write_overview(folder / overview, values, labels, spec, texts, beside)
+                values, columns = chosen.reshape(-1, *spec.shape), chosen.shape[1]
+            write_overview(folder / overview, values, None if columns else labels, spec, texts, beside, columns)
             return [overview, *names]
         if spec.modality == "points":
             with open(folder / "samples.csv", "w", newline="") as file:
@@ -205,9 +200,10 @@ def write_overview(
     spec: Spec,
     texts: Mapping[str, str],
     beside: Array | None = None,
+    columns: int | None = None,
 ) -> None:
-    """One picture of all samples: a grid, with a row (or several) per class where there are labels, or a scatter; of
-    what was made from others below these, `beside`.
+    """One picture of all samples: a grid, with a row (or several) per class where there are labels, else of so many
+    `columns`, or a scatter; of what was made from others below these, `beside`.
 
     Raises OSError.
     """
@@ -215,9 +211,10 @@ def write_overview(
         count = min(len(values), _GRID_LIMIT // 2)
         shown, axes = _shown(np.concatenate([beside[:count], values[:count]]), spec)
         _save(pairs(shown[:count], shown[count:], axes=axes), path, texts)
-    elif spec.modality in ("image", "audio"):
+    elif spec.modality in _SINGLE:
         shown, axes = _shown(values, spec)
-        _save(grid(shown, labels, spec.cond["label"].names if labels is not None else (), axes=axes), path, texts)
+        names = spec.cond["label"].names if labels is not None else ()
+        _save(grid(shown, labels, names, columns, axes), path, texts)
     elif spec.modality == "points":
         _save(scatter(values.astype(np.float64)), path, texts)
 

@@ -28,7 +28,7 @@ class Codec:
     def encoded(self, data: Spec) -> Spec:
         """What a model sees of data as `data` says. Raises ConfigError for a first stage made for another shape."""
         own = self.spec
-        if _kind(data) != _kind(own):
+        if data.form != own.form:
             what = f"data.codec was trained on {own.modality} {own.shape}, the data are {data.modality} {data.shape}"
             fix, alike = "name other data, or another run", data.modality == own.modality
             if alike and own.modality == "image" and data.shape[0] == own.shape[0]:
@@ -49,10 +49,6 @@ class Codec:
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         return self.stage.from_latent(latent.to(self.device, self.dtype if latent.is_floating_point() else None))
-
-
-def _kind(spec: Spec) -> tuple[object, ...]:
-    return spec.kind, spec.shape, spec.modality, spec.sample_rate
 
 
 class LatentSplit:

@@ -194,8 +194,7 @@ def open_data(
 def _as_heard(config: DataConfig, learned: Spec) -> DataConfig:
     """Sounds at the rate, in the length and with the channels that a model learned, where `config` says nothing."""
     spec = learned.cond.get("input", learned)
-    described = registry.find("data", config.name).modality or config.path is not None
-    if not spec.sample_rate or (described and modality_of(config.name, config.path) != "audio"):
+    if not spec.sample_rate or modality_of(config.name, config.path) not in ("audio", ""):
         return config
     return replace(
         config,
@@ -206,13 +205,15 @@ def _as_heard(config: DataConfig, learned: Spec) -> DataConfig:
 
 
 def modality_of(config_name: str, path: str | None) -> str:
-    """What the samples are ("image", "audio", "points"), from names and headers alone.
+    """What the samples are ("image", "audio", "points"), from names and headers alone; "" where a plug-in does not say.
 
-    Raises DataError for what is no data.
+    Raises DataError for what is no data, ConfigError where a path is missing.
     """
     component = registry.find("data", config_name)
     if component.modality:
         return component.modality
     if path is None:
+        if config_name != "path":
+            return ""
         raise ConfigError(f"data={config_name} needs a path", fix="type data.path=PATH")
     return "image" if sniff.hub_name(path) is not None else sniff.modality_at(sniff.existing(path))

@@ -43,8 +43,8 @@ class Posterior(ABC):
         """`count` draws for each x, (count, B, ...), and log p(z) - log q(z|x) of each, (count, B)."""
 
     @abstractmethod
-    def terms(self) -> Terms:
-        """What else a loss knows of it: `commitment`, and statistics to follow."""
+    def terms(self, z: Tensor) -> Terms:
+        """What else a loss knows of it and of a draw z: `commitment`, and statistics to follow."""
 
     @abstractmethod
     def held_out(self) -> Terms:
@@ -138,8 +138,7 @@ class GaussianPosterior(Posterior):
         self.mode, self.mu, self.logvar = mu, mu, logvar
 
     def sample(self) -> Tensor:
-        self.z = self.mu + (0.5 * self.logvar).exp() * torch.randn_like(self.mu)
-        return self.z
+        return self.mu + (0.5 * self.logvar).exp() * torch.randn_like(self.mu)
 
     def rates(self) -> Tensor:
         return kl_to_standard_normal(self.mu, self.logvar).flatten(1)
@@ -150,8 +149,8 @@ class GaussianPosterior(Posterior):
         # Without the normal's constant, which cancels.
         return z, 0.5 * (e.square() + self.logvar - z.square()).flatten(2).sum(-1)
 
-    def terms(self) -> Terms:
-        by_channel = self.z.detach().movedim(1, 0).flatten(1)
+    def terms(self, z: Tensor) -> Terms:
+        by_channel = z.detach().movedim(1, 0).flatten(1)
         return {"latent_mean": by_channel.mean(1), "latent_square": by_channel.square().mean(1)}
 
     def held_out(self) -> Terms:
@@ -219,7 +218,7 @@ class CodePosterior(Posterior):
     def weighted(self, count: int) -> tuple[Tensor, Tensor]:
         return self.mode.expand(count, *self.mode.shape), -self.rates().sum(1).expand(count, -1)
 
-    def terms(self) -> Terms:
+    def terms(self, z: Tensor) -> Terms:
         return self._terms
 
     def held_out(self) -> Terms:

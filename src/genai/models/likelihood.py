@@ -66,16 +66,28 @@ class Bernoulli(Likelihood):
         return _wide(output).sigmoid() * 2 - 1
 
 
-class Gaussian(Likelihood):
+class Density(Likelihood):
+    """Around a mean that the decoder puts out, within [-1, 1] for pictures."""
+
+    discrete = False
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.channels, self.bounded = spec.shape[0], spec.modality == "image"
+
+    def mean(self, output: Tensor) -> Tensor:
+        return torch.tanh(_wide(output)) if self.bounded else _wide(output)
+
+
+class Gaussian(Density):
     """Of one deviation for all values: a number, learned, or the optimal one, which is the root of the mean squared
     error (Rybkin et al. 2021, sigma-VAE), here of the last steps' global batches. A density, in model units."""
 
-    discrete = False
     variance: Tensor
 
     def __init__(self, spec: Spec, sigma: float | Literal["optimal", "learned"]) -> None:
-        super().__init__()
-        self.channels, self.bounded, self.sigma = spec.shape[0], spec.modality == "image", sigma
+        super().__init__(spec)
+        self.sigma = sigma
         self.register_buffer("variance", torch.tensor(sigma**2 if isinstance(sigma, float) else 1.0))
         # In tens, so that a step of the optimizer moves it as far as it has to go in a few hundred.
         self.tenth_log_sigma = nn.Parameter(torch.zeros(())) if sigma == "learned" else None
@@ -88,34 +100,27 @@ class Gaussian(Likelihood):
         squared, log_sigma = (x - self.mean(output)).square().flatten(1), self.log_sigma
         return -0.5 * (squared * (-2 * log_sigma).exp() + 2 * log_sigma + _LOG_2PI).sum(1)
 
-    def mean(self, output: Tensor) -> Tensor:
-        return torch.tanh(_wide(output)) if self.bounded else _wide(output)
-
     def follow(self, terms: Terms) -> None:
         if self.sigma == "optimal":
             self.variance.lerp_(terms["squared_error"].to(self.variance), _FOLLOW).clamp_(min=_LEAST_VARIANCE)
 
 
-class Laplace(Likelihood):
+class Laplace(Density):
     """Of one scale for all values, the optimal one, which is the mean absolute error, here of the last steps' global
     batches; edges are blurred less than by a Gaussian. A density, in model units."""
 
-    discrete = False
     scale: Tensor
 
     def __init__(self, spec: Spec) -> None:
-        super().__init__()
-        self.channels, self.bounded = spec.shape[0], spec.modality == "image"
+        super().__init__(spec)
         self.register_buffer("scale", torch.tensor(1.0))
 
     def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         return -((x - self.mean(output)).abs() / self.scale + (2 * self.scale).log()).flatten(1).sum(1)
 
-    def mean(self, output: Tensor) -> Tensor:
-        return torch.tanh(_wide(output)) if self.bounded else _wide(output)
-
     def errors(self, x: Tensor, output: Tensor) -> Terms:
-        return {**super().errors(x, output), "absolute_error": (self.mean(output) - x).abs().mean()}
+        error = self.mean(output) - x
+        return {"squared_error": error.square().mean(), "absolute_error": error.abs().mean()}
 
     def follow(self, terms: Terms) -> None:
         self.scale.lerp_(terms["absolute_error"].to(self.scale), _FOLLOW).clamp_(min=_LEAST_VARIANCE**0.5)

@@ -110,7 +110,7 @@ class Vae(Model):
             "distortion_nats": distortion,
             **self.likelihood.errors(x, output),
             "kl_weight": torch.full_like(loss, weight),
-            **posterior.terms(),
+            **posterior.terms(z),
         }
         if "commitment" in terms:
             loss = loss + math.prod(self.spec.shape) * terms["commitment"]

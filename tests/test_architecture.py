@@ -36,7 +36,7 @@ LAYERS = [
         "device",
         "console",
     ],
-    ["nets", "optim"],
+    ["nets", "optim", "solvers"],
     ["optim_table", "registry"],
     ["contract", "schema", "faults", "signals", "job"],
     ["errors"],

@@ -1,4 +1,4 @@
-"""What data, models, trainer and sampler agree on. Imports nothing of ours."""
+"""What data, models, trainer and sampler agree on. Imports nothing of ours but the settings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from genai.schema import SamplingConfig
 
 Terms = dict[str, Tensor]
 """Means over a micro-batch. "loss" is backpropagated; the scalars among them are logged as <update>/<term>."""
@@ -130,8 +132,7 @@ class Request:
     generators: Sequence[torch.Generator]
     device: torch.device
     dtype: torch.dtype = torch.float32
-    truncation: float = 1.0  # scale of a latent prior's noise: below 1 more typical samples, fewer kinds
-    linear: bool = False  # ways between latents are straight lines, else arcs
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def noise(self, *shape: int) -> Tensor:
         """Standard normal (count, *shape), drawn on the CPU, so that devices agree, by each sample's own generator."""
@@ -188,8 +189,8 @@ class Interpolates(Protocol):
 class Blends(Protocol):
     """A model that draws what lies between two given samples."""
 
-    def blend(self, x: Tensor, other: Tensor, weight: Tensor, *, linear: bool) -> Tensor:
-        """(B, *spec.shape): `weight` (B,), 0 to 1, of the way from x reconstructed to the other."""
+    def blend(self, x: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor) -> Tensor:
+        """(B, *spec.shape): `weight` (B,), 0 to 1, of the way from x, of which `first` is told, to the other."""
 
 
 @runtime_checkable

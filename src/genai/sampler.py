@@ -180,9 +180,7 @@ def from_inputs(
     if task == "vary":
         require_draws(model)
     known = tuple(inputs.cond["label"].tolist()) if "label" in inputs.cond else None
-    told = plan(model.spec, seed=seed, count=len(inputs))
-    if known is not None and told.labels is not None:
-        told = replace(told, labels=known)
+    told = _plan_of(model, inputs, seed=seed)
 
     def batches() -> Iterator[Tensor]:
         for rows, kept in _batches(len(inputs), sampling.batch_size):
@@ -206,22 +204,30 @@ def from_inputs(
     return Drawn(_decoded(trained, batches()), known, trained.output, beside=beside)
 
 
+def _plan_of(model: Model, inputs: Batch, *, seed: int) -> Plan:
+    """A sample for each input, told what is known of that."""
+    told = plan(model.spec, seed=seed, count=len(inputs))
+    if "label" in inputs.cond and told.labels is not None:
+        told = replace(told, labels=tuple(inputs.cond["label"].tolist()))
+    return told
+
+
 def way_through(trained: Trained, inputs: Batch, sampling: SamplingConfig) -> Drawn:
     """A closed path through the inputs, sampling.frames from each to the next. Raises ConfigError for a model that
     cannot, and for one input."""
     model, runtime, count = trained.model, trained.runtime, len(inputs)
     require(model, Blends, "draws nothing between two inputs")
     assert isinstance(model, Blends)
-    first, second = (torch.tensor(end) for end in _around(count, count, sampling.frames))
-    x = inputs.x.to(runtime.device, runtime.dtype)
+    first, second = _around(count, count, sampling.frames)
+    told, x = _plan_of(model, inputs, seed=0), inputs.x.to(runtime.device, runtime.dtype)
     weight = (torch.arange(len(first)) % sampling.frames / sampling.frames).to(runtime.device, runtime.dtype)
 
     def batches() -> Iterator[Tensor]:
         for rows, kept in _batches(len(first), sampling.batch_size):
-            one, other = (x[end[rows].to(x.device)] for end in (first, second))
+            one, other = ([end[row] for row in rows] for end in (first, second))
+            here, there = (_request(told, end, runtime, sampling) for end in (one, other))
             with torch.no_grad(), runtime.autocast():
-                made = model.blend(one, other, weight[rows], linear=sampling.path == "linear")
-                yield _widened(made[:kept], runtime)
+                yield _widened(model.blend(x[one], x[other], here, there, weight[rows])[:kept], runtime)
 
     return Drawn(_decoded(trained, batches()), None, trained.output, along=(count, sampling.frames))
 
@@ -275,8 +281,7 @@ def _request(drawn: Plan, rows: Sequence[int], runtime: Runtime, sampling: Sampl
         generators=[torch.Generator().manual_seed(drawn.seeds[i]) for i in rows],
         device=runtime.device,
         dtype=runtime.dtype,
-        truncation=sampling.truncation,
-        linear=sampling.path == "linear",
+        sampling=sampling,
     )
 
 

@@ -278,12 +278,12 @@ class Gan(Model):
         return self.generator(self.noise(request), request.cond["label"] if self.classes else None)
 
     def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
-        z = between(self.noise(first), self.noise(second), weight[:, None], linear=first.linear)
+        z = between(self.noise(first), self.noise(second), weight[:, None], first.sampling.path)
         one, other = (request.cond["label"] if self.classes else None for request in (first, second))
         return self.generator.between(z, one, other, weight[:, None])
 
     def noise(self, request: Request) -> Tensor:
-        return request.noise(self.config.latent_dim) * request.truncation
+        return request.noise(self.config.latent_dim) * request.sampling.truncation
 
     def generate(self, x: Tensor, y: Tensor | None) -> Tensor:
         """As many generated samples as x has, with the same labels."""

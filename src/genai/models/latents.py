@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def between(first: Tensor, second: Tensor, weight: Tensor, *, linear: bool) -> Tensor:
-    """`weight` (0 to 1) of the way from latents (B, D) to others."""
-    return torch.lerp(first, second, weight) if linear else along_circle(first, second, weight)
+def between(first: Tensor, second: Tensor, weight: Tensor, path: Literal["spherical", "linear"]) -> Tensor:
+    """`weight` (B, 1), 0 to 1, of the way from latents (B, D) to others."""
+    return torch.lerp(first, second, weight) if path == "linear" else along_circle(first, second, weight)
 
 
 def along_circle(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:

@@ -266,14 +266,14 @@ class Vae(Model):
         return self.from_vector(self.drawn(request))
 
     def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
-        return self.from_vector(between(self.drawn(first), self.drawn(second), weight[:, None], linear=first.linear))
+        return self.from_vector(between(self.drawn(first), self.drawn(second), weight[:, None], first.sampling.path))
 
     def vary(self, x: Tensor, request: Request, strength: float) -> Tensor:
         """On the way from the latents of x to those of a new sample, of the same label where there is one."""
         return self.from_vector(along_circle(self.known(x), self.drawn(request), torch.tensor(strength)))
 
-    def blend(self, x: Tensor, other: Tensor, weight: Tensor, *, linear: bool) -> Tensor:
-        return self.from_vector(between(self.known(x), self.known(other), weight[:, None], linear=linear))
+    def blend(self, x: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor) -> Tensor:
+        return self.from_vector(between(self.known(x), self.known(other), weight[:, None], first.sampling.path))
 
     def known(self, x: Tensor) -> Tensor:
         """The likeliest latents of x, (B, latents)."""
@@ -288,7 +288,7 @@ class Vae(Model):
     def drawn(self, request: Request) -> Tensor:
         """Latents from the prior, (B, latents)."""
         noise, prior = request.noise(math.prod(self.autoencoder.shape) + 1), self.autoencoder.prior
-        noise[:, :-1] *= request.truncation
+        noise[:, :-1] *= request.sampling.truncation
         if prior is None:
             return noise[:, :-1]
         return prior.sample(noise, request.cond["label"] if self.classes else None)

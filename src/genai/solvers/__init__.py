@@ -1,0 +1,1 @@
+"""From noise to data: pure functions of a denoiser."""

@@ -35,6 +35,8 @@ class Spec:
     cond: Mapping[str, Spec] = field(default_factory=dict)
     scale: tuple[float, ...] = (1.0,)
     offset: tuple[float, ...] = (0.0,)
+    mean: tuple[float, ...] = (0.0,)  # of the training part in model units, for each channel or once for all
+    deviation: tuple[float, ...] = (1.0,)
     sample_rate: int = 0  # of audio, values a second
     num_samples: int = 0  # that training learns from; 0: unknown
     first_stage: str = ""  # of latents: sha256 of the weights that make them
@@ -43,6 +45,10 @@ class Spec:
     def form(self) -> tuple[object, ...]:
         """What must be equal for one to stand for another; not the units, nor what it is conditioned on."""
         return self.kind, self.modality, self.shape, self.vocab, self.classes, self.sample_rate
+
+    def told(self, *names: str) -> Spec:
+        """The same with no other conditions than these."""
+        return replace(self, cond={name: self.cond[name] for name in names if name in self.cond})
 
     @property
     def label_classes(self) -> int:
@@ -149,6 +155,7 @@ class Model(nn.Module, ABC):
 
     predicts: ClassVar[Literal["data", "target"]] = "data"  # p(x | cond), or p(target | x): what draw returns
     draws: bool = True  # False: what comes out of it is made from inputs
+    sampling_keys: ClassVar[frozenset[str]] = frozenset()  # settings of sampling that it goes by
     stop_metric: str | None = None  # held-out term that says which checkpoint is best; lower is better
     spec: Spec  # what it models; its cond are what `draw` is to be given
 
@@ -199,6 +206,38 @@ class Varies(Protocol):
 
     def vary(self, x: Tensor, request: Request, strength: float) -> Tensor:
         """(count, *spec.shape): from x reconstructed (strength 0) to samples that owe it nothing (1)."""
+
+
+@runtime_checkable
+class Imputes(Protocol):
+    """A model that draws what is missing of a given sample."""
+
+    def impute(self, x: Tensor, missing: Tensor, request: Request) -> Tensor:
+        """(count, *spec.shape): x with new values where `missing` (booleans, of the shape of x) says so."""
+
+
+@runtime_checkable
+class Steps(Protocol):
+    """A model whose samples come about in steps."""
+
+    def grid(self, sampling: SamplingConfig) -> Sequence[float]:
+        """The levels of noise that a sample passes through."""
+
+
+@runtime_checkable
+class TakesGuide(Protocol):
+    """A model that can be led away from what a weaker one would do."""
+
+    def take_guide(self, weaker: Model) -> None:
+        """Raises ConfigError for a model of other data."""
+
+
+@runtime_checkable
+class MeasuresLikelihood(Protocol):
+    """A model that finds log p(x) by following x to noise."""
+
+    def evaluate_likelihood(self, batch: Batch, steps: int) -> Terms:
+        """Held-out terms that average by weight."""
 
 
 @runtime_checkable

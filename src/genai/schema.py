@@ -286,6 +286,20 @@ class SamplingConfig:
     frames: Annotated[int, Range(low=2, high=1000)] = 8  # of an interpolation, from one sample to the next
     path: Literal["spherical", "linear"] = "spherical"  # between latents
     importance_samples: Annotated[int, Range(low=1, high=1_000_000)] = 1  # of a bound on log p(x), for each sample
+    solver: Literal["unipc", "euler", "heun", "ancestral", "dpmpp_2m", "sde_2m", "consistency"] = "unipc"
+    steps: Annotated[int, Range(low=1, high=10_000)] = 20  # levels of noise; heun evaluates twice at each
+    grid: Literal["karras", "uniform_t", "log"] = "karras"  # how the levels lie
+    sigma_min: Positive | None = None  # lowest level, in deviations of the data; null: the model's
+    sigma_max: Positive | None = None
+    shift: Positive = 1.0  # of all levels
+    eta: NonNegative = 1.0  # fresh noise of ancestral and sde_2m; 0: none
+    churn: NonNegative = 0.0  # fresh noise of heun
+    guidance: NonNegative = 1.0  # how far the condition is followed beyond the model without it; 1: off
+    guidance_interval: tuple[NonNegative, NonNegative] | None = None  # levels of noise between which it is on
+    guide: PathText | None = None  # a run that guidance leads away from, in place of the model without condition
+    repeats: Annotated[int, Range(low=1, high=1000)] = 10  # of a step that imputes
+    print_grid: bool = False
+    likelihood_steps: Annotated[int, Range(low=0, high=10_000)] = 0  # that lead x to noise, for log p(x); 0: not asked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from genai.contract import Batch, Spec, label_spec
 from genai.data.held_out import split_ids
-from genai.data.source import Dataset, Part, Rows, SeenBy, Source, captions_of, with_classes
+from genai.data.source import Dataset, Part, Rows, SeenBy, Source, Split, captions_of, with_classes
 from genai.errors import DataError
 from genai.schema import DataConfig
 
 Predicts = Literal["data", "target"]
 _MOST_MEASURED, _MOST_VALUES = 1000, 1 << 26  # samples of a streaming set, and their values, that say its deviation
 _VALUES_AT_ONCE = 1 << 20
+_MOST_STREAMED = 256  # of a streaming set of pictures
+_GREY_LEVELS, _LEAST_DEVIATION = ("image", "video"), 1e-4
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ def build(source: Source, config: DataConfig, *, predicts: Predicts, seen_by: Se
     digest = hashlib.sha256(repr(spec).encode())
     for split in (train, valid):
         _add_content(digest, split)
+    if source.modality in _GREY_LEVELS and predicts == "data":
+        spec = with_statistics(spec, train)  # not in the digest: they follow from the content
     told = captions_of(part, source.test)
     return Dataset(source.name, spec, train, valid, digest.hexdigest(), tuple(notes), *told)
 
@@ -185,6 +189,20 @@ def _deviation_of_levels(x: np.ndarray | Rows, ids: np.ndarray) -> float:
         count, total, squares = count + levels.size, total + int(levels.sum()), squares + int(levels @ levels)
     variance = (count * squares - total**2) / count**2 if count else 0.0
     return math.sqrt(variance) or 1.0
+
+
+def with_statistics(spec: Spec, split: Split) -> Spec:
+    """The spec with the mean and the deviation of each channel, of a seeded part of the samples where they are many."""
+    count = min(len(split), _MOST_STREAMED if split.streams else _MOST_MEASURED)
+    ids = torch.from_numpy(np.sort(np.random.RandomState(0).permutation(len(split))[:count]))
+    sums = torch.zeros(3, spec.shape[0], dtype=torch.float64)
+    for chunk in ids.split(max(1, _VALUES_AT_ONCE // math.prod(spec.shape))):
+        x = split.fetch(chunk).x.double().transpose(0, 1).flatten(1)
+        sums += torch.stack([torch.full_like(x[:, 0], x.shape[1]), x.sum(1), x.square().sum(1)]).cpu()
+    mean = sums[1] / sums[0]
+    deviation = (sums[2] / sums[0] - mean.square()).clamp(min=0).sqrt()
+    deviation = torch.where(deviation > _LEAST_DEVIATION, deviation, 1.0)  # a channel that never changes
+    return replace(spec, mean=tuple(mean.tolist()), deviation=tuple(deviation.tolist()))
 
 
 def _units(spec: Spec) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -17,6 +17,11 @@ COMPONENTS: dict[str, Component] = {
     "vae": Component(
         "genai.models.vae:Vae", "encoder and decoder: a smooth latent space, a bound on p(x)", "genai.models:VaeConfig"
     ),
+    "diffusion": Component(
+        "genai.models.diffusion:Diffusion",
+        "removes noise step by step: the best samples, by class or prompt, edits, likelihood",
+        "genai.models:DiffusionConfig",
+    ),
 }
 
 
@@ -62,3 +67,16 @@ class VaeConfig(ModelConfig):
     free_nats: NonNegative = 0.0  # of each latent and sample, below which its rate costs nothing
     prior: Literal["mixture", "normal", "none"] = "mixture"  # what samples are drawn from
     prior_parts: Count = 100  # Gaussians of the mixture, of all classes together
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig(ModelConfig):
+    objective: Literal["edm", "flow", "v", "eps", "x0", "jit"] = "edm"  # what the network predicts
+    noise: Literal["auto", "normal", "uniform_t", "cosine", "ddpm", "log_uniform"] = "auto"  # law of ln(sigma)
+    noise_mean: float | None = None  # of ln(sigma); null: the objective's
+    noise_std: Positive | None = None
+    weighting: Literal["auto", "edm", "min_snr", "soft_min_snr", "learned"] = "auto"  # auto: the objective's
+    conditions: tuple[Literal["label", "prompt"], ...] = ("label", "prompt")  # of those that the data have
+    condition_dropout: Fraction = 0.1  # samples that it is told nothing of
+    text_width: Annotated[int, Range(low=32)] = 128  # of the encoder of prompts
+    text_layers: Count = 2

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from genai.registry import Component
-from genai.schema import Count, Natural, NetConfig, Positive
+from genai.schema import Count, Natural, NetConfig, Positive, Range
 
 COMPONENTS: dict[str, Component] = {
     "conv": Component(
@@ -14,6 +14,10 @@ COMPONENTS: dict[str, Component] = {
         "residual convolutions for images of 8 to 128 pixels a side, and for sound",
         "genai.nets:ConvConfig",
     ),
+    "unet": Component(
+        "genai.nets.unet:Unet", "convolutions on several scales that remove noise", "genai.nets:UNetConfig"
+    ),
+    "dit": Component("genai.nets.dit:Dit", "Transformer over patches that removes noise", "genai.nets:DitConfig"),
     "mlp": Component("genai.nets.mlp:Mlp", "fully connected layers for points and table rows", "genai.nets:MlpConfig"),
 }
 
@@ -25,6 +29,25 @@ class ConvConfig(NetConfig):
     blocks: Count = 1  # residual blocks per resolution
     patch: Literal[1, 2, 4, 8, 16, 32, 64, 128] = 2  # values a side that one position of the finest map stands for
     style: bool = True  # the decoder's input also scales the channels of every block
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig(NetConfig):
+    width: Annotated[int, Range(low=4)] = 32  # channels of the finest map
+    multipliers: tuple[Count, ...] = (1, 2, 2)  # of the width, a level each; every level halves the sides
+    blocks: Count = 1  # residual blocks a level on the way down; one more on the way up
+    attention_positions: Natural = 64  # of a map, up to which there is attention; 0: none
+    head_width: Count = 32  # channels of a head of attention
+    patch: Literal[1, 2, 4, 8, 16, 32] = 1  # values a side that one position of the finest map stands for
+    dropout: Annotated[float, Range(low=0, high=0.9)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DitConfig(NetConfig):
+    width: Count = 128
+    layers: Count = 4
+    heads: Count = 4
+    patch: Count = 4  # values a side that a token stands for
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from genai.contract import Spec
 from genai.errors import ConfigError
 from genai.nets import ConvConfig
 from genai.nets.family import Family, refuse_ids
+from genai.nets.patches import into_patches, out_of_patches
 
 _COARSEST = 7  # positions of the shorter side at which halving stops (or below)
 _SLOPE = 0.2  # of the leaky rectifier
@@ -77,20 +78,6 @@ def _conv(dims: int, inputs: int, outputs: int, kernel: int) -> nn.Conv1d | nn.C
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv
-
-
-def into_patches(x: Tensor, patch: int) -> Tensor:
-    """(B, C, H, W) -> (B, C * patch^2, H / patch, W / patch); (B, C, T) -> (B, C * patch, T / patch)."""
-    if x.ndim == 4:
-        return F.pixel_unshuffle(x, patch)
-    return x.unflatten(-1, (-1, patch)).movedim(-1, 2).flatten(1, 2)
-
-
-def out_of_patches(h: Tensor, patch: int) -> Tensor:
-    """The inverse of `into_patches`."""
-    if h.ndim == 4:
-        return F.pixel_shuffle(h, patch)
-    return h.unflatten(1, (-1, patch)).movedim(2, -1).flatten(2)
 
 
 class Block(nn.Module):
@@ -157,7 +144,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, self.pad) if any(self.pad) else x
-        h = self.enter(into_patches(x, self.patch) if self.patch > 1 else x)
+        h = self.enter(into_patches(x, self.patch))
         for i, stage in enumerate(self.stages):
             if i:
                 h = self.down[i - 1](self.average(h, 2, ceil_mode=True))
@@ -205,8 +192,7 @@ class Decoder(nn.Module):
             if i:
                 h = _cut(_doubled(self.up[i - 1](h)), self.sizes[i - 1])
         h = self.pixels(F.leaky_relu(h, _SLOPE))
-        if self.patch > 1:
-            h = out_of_patches(h, self.patch)
+        h = out_of_patches(h, self.patch)
         x = _cut(self.out(F.leaky_relu(h, _SLOPE)), self.shape[1:])
         # In bf16 the tanh of 3.5 is 1, where its gradient ends.
         return torch.tanh(x.to(self.out.weight.dtype)) if self.bounded else x

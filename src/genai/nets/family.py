@@ -1,4 +1,5 @@
-"""What a kind of network offers to models: an encoder and a decoder, both built from the shape of the data."""
+"""What a kind of network offers to models: an encoder and a decoder, or what removes noise, built from the shape of the
+data."""
 
 from __future__ import annotations
 
@@ -35,10 +36,27 @@ class DecoderBuilder(Protocol):
     ) -> Any: ...  # an nn.Module (B, inputs[, *map]) -> (B, *shape)
 
 
+class DenoiserBuilder(Protocol):
+    def __call__(
+        self, *, spec: Spec, config: Any, context: int = 0
+    ) -> Any: ...  # an nn.Module (x, told (B, features), context (B, L, context), mask (B, L)) -> (B, *shape)
+
+
+def _no_encoder(*, config: NetConfig, **_: object) -> Any:
+    raise ConfigError(f"net '{config.name}' has no encoder and decoder", fix="type net=conv or net=mlp")
+
+
+def _no_denoiser(*, config: NetConfig, **_: object) -> Any:
+    raise ConfigError(f"net '{config.name}' removes no noise", fix="type net=unet, net=dit or net=mlp")
+
+
 @dataclass(frozen=True)
 class Family:
-    encoder: EncoderBuilder
-    decoder: DecoderBuilder
+    """What is asked for and missing raises ConfigError."""
+
+    encoder: EncoderBuilder = _no_encoder
+    decoder: DecoderBuilder = _no_encoder
+    denoiser: DenoiserBuilder = _no_denoiser
 
 
 def refuse_ids(spec: Spec) -> None:
@@ -51,8 +69,6 @@ def refuse_ids(spec: Spec) -> None:
 
 
 def family(config: NetConfig) -> Family:
-    """The family behind net=NAME. Raises ConfigError for a net that has no encoder and decoder."""
+    """The family behind net=NAME. Raises ConfigError for a net that is none."""
     found = registry.load(registry.find("net", config.name).target)
-    if not isinstance(found, Family):
-        raise ConfigError(f"net '{config.name}' has no encoder and decoder", fix="type net=conv or net=mlp")
-    return found
+    return found if isinstance(found, Family) else Family()

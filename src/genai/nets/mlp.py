@@ -1,10 +1,11 @@
-"""Fully connected encoder and decoder for points, table rows and anything small enough to be flattened."""
+"""Fully connected encoder, decoder and denoiser for points, table rows and anything small enough to be flattened."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genai.contract import Spec
@@ -33,6 +34,18 @@ def _hidden(inputs: int, config: MlpConfig) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def _frequencies(values: int, config: MlpConfig) -> Tensor:
+    """(features, values) random directions, lengths spread evenly from 1 to fourier_max: without high ones a plain MLP
+    blurs modes."""
+    directions = F.normalize(torch.randn(config.fourier_features, values), dim=1)
+    return directions * torch.linspace(1.0, config.fourier_max, config.fourier_features)[:, None]
+
+
+def _with_waves(flat: Tensor, frequencies: Tensor) -> Tensor:
+    angles = flat @ frequencies.T
+    return torch.cat([flat, angles.sin(), angles.cos()], dim=1)
+
+
 class Encoder(nn.Module):
     """x (B, *spec.shape) -> (B, features), optionally through random Fourier features of x (Tancik et al. 2020)."""
 
@@ -45,16 +58,11 @@ class Encoder(nn.Module):
         self.features = outputs or config.width
         self.shape = (self.features,)
         self.out = nn.Linear(config.width, outputs) if outputs else nn.Identity()
-        # Random directions, lengths spread evenly from 1 to fourier_max: without high ones a plain MLP blurs modes.
-        directions = nn.functional.normalize(torch.randn(config.fourier_features, values), dim=1)
-        lengths = torch.linspace(1.0, config.fourier_max, config.fourier_features)
-        self.register_buffer("frequencies", directions * lengths[:, None])
+        self.register_buffer("frequencies", _frequencies(values, config))
         self.hidden = _hidden(values + 2 * config.fourier_features, config)
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(1)
-        angles = flat @ self.frequencies.T
-        return self.out(self.hidden(torch.cat([flat, angles.sin(), angles.cos()], dim=1)))
+        return self.out(self.hidden(_with_waves(x.flatten(1), self.frequencies)))
 
 
 class Decoder(nn.Module):
@@ -71,4 +79,33 @@ class Decoder(nn.Module):
         return self.out(self.hidden(vector)).unflatten(1, self.shape)
 
 
-Mlp = Family(encoder=Encoder, decoder=Decoder)
+class Denoiser(nn.Module):
+    """x (B, *spec.shape) and what is told (B, features) -> (B, *spec.shape): residual layers, which that scales and
+    shifts. The tokens of a text are not looked at."""
+
+    frequencies: Tensor
+
+    def __init__(self, *, spec: Spec, config: MlpConfig, context: int = 0) -> None:
+        super().__init__()
+        values, width = _values(spec), config.width
+        self.features = width
+        self.register_buffer("frequencies", _frequencies(values, config))
+        self.enter = nn.Linear(values + 2 * config.fourier_features, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(config.layers))
+        self.told = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(config.layers))
+        self.first = nn.ModuleList(nn.Linear(width, width) for _ in range(config.layers))
+        self.second = nn.ModuleList(nn.Linear(width, width) for _ in range(config.layers))
+        self.out = nn.Linear(width, values)
+        for linear in (*self.second, self.out):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, told: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        h, told = self.enter(_with_waves(x.flatten(1), self.frequencies)), F.silu(told)
+        for norm, modulate, first, second in zip(self.norms, self.told, self.first, self.second, strict=True):
+            scale, shift = modulate(told).chunk(2, dim=1)
+            h = h + second(F.silu(first(norm(h) * (1 + scale) + shift)))
+        return self.out(F.silu(h)).view_as(x)
+
+
+Mlp = Family(encoder=Encoder, decoder=Decoder, denoiser=Denoiser)

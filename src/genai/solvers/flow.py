@@ -42,7 +42,7 @@ def log_likelihood(denoise: Denoise, x: Tensor, sigmas: Sequence[float], probe: 
             (pulled,) = torch.autograd.grad((denoised * probe).sum(), x)
         return (x - denoised).detach(), num_values - (pulled * probe).sum(dims)
 
-    gained = torch.zeros_like(x[:, 0].flatten(1)[:, 0]) if x.ndim > 1 else torch.zeros_like(x)
+    gained = x.new_zeros(len(x))
     for a, b in pairwise(sigmas):
         h = math.log(b / a)
         slope_a, gain_a = slope(x, a)

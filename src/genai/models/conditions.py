@@ -1,0 +1,100 @@
+"""What a denoiser is told besides the noise: a class, a text, or both, each of which may be left out of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genai.contract import Spec
+from genai.nets.attention import Attention
+
+LABEL, PROMPT = "label", "prompt"
+_HEAD = 32  # numbers of a head of attention
+Cond = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A vector (B, features), and the tokens of a text (B, L, context) with the mask (B, L) of those there are."""
+
+    vector: Tensor
+    context: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class TextEncoder(nn.Module):
+    """Ids (B, L), filled up with 0 -> tokens (B, L, width) and the mask (B, L) of those there are: a Transformer over
+    bytes that is trained with the model. A text of no bytes is one token. Another text encoder is another module of
+    these inputs and outputs."""
+
+    def __init__(self, *, spec: Spec, width: int, layers: int) -> None:
+        super().__init__()
+        self.embed, self.place = nn.Embedding(spec.vocab, width), nn.Parameter(torch.zeros(spec.shape[0], width))
+        heads = max(1, width // _HEAD)
+        self.attention = nn.ModuleList(Attention(width=width, heads=heads) for _ in range(layers))
+        self.mlps = nn.ModuleList(
+            nn.Sequential(nn.RMSNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+            for _ in range(layers)
+        )
+        self.norms = nn.ModuleList(nn.RMSNorm(width) for _ in range(layers))
+        self.out = nn.RMSNorm(width)
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        h, mask = self.embed(ids) + self.place, ids > 0
+        mask[:, 0] = True
+        for norm, attention, mlp in zip(self.norms, self.attention, self.mlps, strict=True):
+            h = h + attention(norm(h), mask=mask)
+            h = h + mlp(h)
+        return self.out(h), mask
+
+
+class Conditions(nn.Module):
+    """Labels and texts -> what a network of `features` is told of them. What a sample is not told is the class behind
+    the last one, and a text of zeros."""
+
+    def __init__(self, *, spec: Spec, features: int, text_width: int, text_layers: int) -> None:
+        super().__init__()
+        self.classes = spec.label_classes
+        self.embed = nn.Embedding(self.classes + 1, features) if self.classes else None
+        self.text, self.pooled = None, None
+        if PROMPT in spec.cond:
+            self.text = TextEncoder(spec=spec.cond[PROMPT], width=text_width, layers=text_layers)
+            self.pooled = nn.Linear(text_width, features)
+        self.names = [name for name in (LABEL, PROMPT) if name in spec.cond]
+
+    def forward(self, cond: Cond) -> Told | None:
+        vector, context, mask = None, None, None
+        if self.embed is not None:
+            vector = self.embed(cond[LABEL])
+        if self.text is not None and self.pooled is not None:
+            context, mask = self.text(cond[PROMPT])
+            there = mask[..., None].to(context.dtype)
+            mean = self.pooled((context * there).sum(1) / there.sum(1))
+            vector = mean if vector is None else vector + mean
+        return None if vector is None else Told(vector, context, mask)
+
+    def left_out(self, cond: Cond) -> dict[str, Tensor]:
+        """Of the same samples that nothing is told of them."""
+        found = {}
+        if LABEL in self.names:
+            found[LABEL] = torch.full_like(cond[LABEL], self.classes)
+        if PROMPT in self.names:
+            found[PROMPT] = torch.zeros_like(cond[PROMPT])
+        return found
+
+    def dropped(self, cond: Cond, p: float) -> dict[str, Tensor]:
+        """Each sample is told nothing with probability p; with two conditions it also lacks either with probability
+        p."""
+        nothing = self.left_out(cond)
+        if not nothing:
+            return nothing
+        count, device = len(cond[self.names[0]]), cond[self.names[0]].device
+        lacks = torch.rand(1 + len(nothing), count, device=device) < p
+        found = {}
+        for number, name in enumerate(self.names, start=1):
+            drop = lacks[0] | lacks[number] if len(nothing) > 1 else lacks[0]
+            found[name] = torch.where(drop.view(-1, *[1] * (cond[name].ndim - 1)), nothing[name], cond[name])
+        return found

@@ -1,0 +1,281 @@
+"""Diffusion in its one form: a denoiser, and a solver that follows it from noise to data (Karras et al. 2022).
+
+Symbols: x0 data in units of their deviation, eps standard normal, x = x0 + sigma eps, D(x, sigma, c) the expected x0
+given x and the condition c. What the network predicts is a row of scalars (parametrisation.py), how x gets to sigma = 0
+a function of D (genai.solvers).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from genai.contract import Batch, Model, Request, Spec, Terms, Update
+from genai.errors import ConfigError
+from genai.models import DiffusionConfig
+from genai.models.conditions import PROMPT, Cond, Conditions
+from genai.models.latents import between
+from genai.models.parametrisation import OBJECTIVES, WEIGHTINGS, law_of, sigma_of, stratified
+from genai.nets.family import family
+from genai.schema import NetConfig, SamplingConfig
+from genai.solvers import flow, steps
+from genai.solvers.grid import sigmas
+from genai.solvers.inpaint import inpaint
+from genai.solvers.steps import Denoise, Noise
+
+_BINS = 8  # equal parts of the law of noise that the loss is logged in
+_WAVES, _SLOWEST, _FASTEST = 32, 0.125, 8.0  # of the noise level as the network is told it, periods in its unit
+_LEAST, _MOST = 0.002, 80.0  # sigma
+
+
+class Denoiser(nn.Module):
+    """D(x, sigma, c) of x (B, *spec.shape) in units of the data's deviation and sigma (B,)."""
+
+    frequencies: Tensor
+
+    def __init__(self, *, spec: Spec, config: DiffusionConfig, net: NetConfig) -> None:
+        super().__init__()
+        self.scalars = OBJECTIVES[config.objective]
+        context = config.text_width if PROMPT in spec.cond else 0
+        self.net = family(net).denoiser(spec=spec, config=net, context=context)
+        features = self.net.features
+        self.conditions = Conditions(
+            spec=spec, features=features, text_width=config.text_width, text_layers=config.text_layers
+        )
+        ratio = (_FASTEST / _SLOWEST) ** (1 / (_WAVES - 1))
+        self.register_buffer("frequencies", 2 * math.pi * _SLOWEST * ratio ** torch.arange(_WAVES), persistent=False)
+        self.noise_level = nn.Sequential(nn.Linear(2 * _WAVES, features), nn.SiLU(), nn.Linear(features, features))
+        self.log_variance = nn.Linear(2 * _WAVES, 1) if config.weighting == "learned" else None
+        if self.log_variance is not None:
+            nn.init.zeros_(self.log_variance.weight)
+
+    def forward(self, x: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
+        row = self.scalars(sigma)
+        each = (-1, *[1] * (x.ndim - 1))
+        told = self.noise_level(self.waves(row.c_noise))
+        given = self.conditions(cond)
+        if given is None:
+            found = self.net(row.c_in.view(each) * x, told)
+        else:
+            found = self.net(row.c_in.view(each) * x, told + given.vector, given.context, given.mask)
+        return row.c_skip.view(each) * x + row.c_out.view(each) * found.to(x.dtype)
+
+    def waves(self, level: Tensor) -> Tensor:
+        angles = level[:, None] * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class Diffusion(Model):
+    stop_metric = None
+    sampling_keys = frozenset(
+        {"solver", "steps", "grid", "sigma_min", "sigma_max", "shift", "eta", "churn", "guidance", "guidance_interval"}
+        | {"frames", "path", "repeats", "likelihood_steps", "print_grid", "guide"}
+    )
+    mean: Tensor
+    deviation: Tensor
+    guide: Diffusion | None = None
+
+    def __init__(self, *, spec: Spec, config: DiffusionConfig, net: NetConfig) -> None:
+        super().__init__()
+        self.spec = spec.told(*config.conditions)
+        self.config, self.law = config, law_of(config)
+        self.denoiser = Denoiser(spec=self.spec, config=config, net=net)
+        shape = (-1, *[1] * (len(spec.shape) - 1))
+        self.register_buffer("mean", torch.tensor(spec.mean).view(shape), persistent=False)
+        self.register_buffer("deviation", torch.tensor(spec.deviation).view(shape), persistent=False)
+
+    def updates(self) -> Sequence[Update]:
+        return (Update(trains="denoiser", loss=self.loss),)
+
+    def loss(self, batch: Batch, samples_seen: int) -> Terms:
+        cond = self.denoiser.conditions.dropped(batch.cond, self.config.condition_dropout)
+        return self.denoising_terms(self.standard(batch.x), cond)
+
+    def denoising_terms(self, x0: Tensor, cond: Cond) -> Terms:
+        """The weighted error of D, also in eight equal parts of the law of noise; each is its part's mean."""
+        share = stratified(len(x0), x0)
+        sigma = sigma_of(share, self.law)
+        each = (-1, *[1] * (x0.ndim - 1))
+        x = x0 + sigma.view(each) * torch.randn_like(x0)
+        error = (self.denoiser(x, sigma, cond) - x0).square().flatten(1).mean(1)
+        row = self.denoiser.scalars(sigma)
+        weighting = "auto" if self.config.weighting == "learned" else self.config.weighting
+        weighted = WEIGHTINGS[weighting](sigma, row) * error
+        loss = weighted.mean()
+        if self.denoiser.log_variance is not None:  # as EDM2 (Karras et al. 2024, equation 14)
+            u = self.denoiser.log_variance(self.denoiser.waves(row.c_noise))[:, 0].to(x0.dtype)
+            loss = (weighted / u.exp() + u).mean()
+        part = (share * _BINS).long().clamp(max=_BINS - 1)
+        shares = torch.zeros(_BINS, dtype=x0.dtype, device=x0.device).index_add(0, part, weighted.detach())
+        return {
+            "loss": loss,
+            "weighted_mse": weighted.mean(),
+            **{f"noise_{number}": _BINS * total / len(x0) for number, total in enumerate(shares)},
+        }
+
+    def evaluate(self, batch: Batch) -> Terms:
+        terms = self.denoising_terms(self.standard(batch.x), batch.cond)
+        return {"weighted_mse": terms["weighted_mse"]}
+
+    def standard(self, x: Tensor) -> Tensor:
+        """In units of the data's deviation, around 0."""
+        return (x - self.mean) / self.deviation
+
+    def original(self, x: Tensor) -> Tensor:
+        return x * self.deviation + self.mean
+
+    def evaluate_likelihood(self, batch: Batch, steps: int) -> Terms:
+        """By `steps` steps of Heun's method and one random probe a sample; of pictures with grey levels spread evenly
+        (uniform dequantisation), so that the figure bounds that of the levels."""
+        x, values = batch.x, math.prod(self.spec.shape)
+        levelled = self.spec.modality in ("image", "video")
+        scale = torch.tensor(self.spec.scale, dtype=x.dtype, device=x.device)
+        if levelled:
+            x = x + (torch.rand_like(x) - 0.5) / scale.view(-1, *[1] * (x.ndim - 2))
+        probe = 1 - 2 * torch.randint_like(x, 2)
+        rising = sigmas("karras", steps + 1, sigma_min=_LEAST, sigma_max=_MOST)[-2::-1]
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            return self.at(x, sigma, batch.cond)
+
+        nats = -flow.log_likelihood(denoise, self.standard(x), rising, probe)
+        each = values // self.deviation.numel()
+        nats = nats + each * self.deviation.log().sum()  # of x in model units
+        if not levelled:
+            return {"nll_nats": nats.mean()}
+        in_levels = nats + values // scale.numel() * scale.log().sum()
+        return {"bits_per_dim_bound": in_levels.mean() / (values * math.log(2))}
+
+    # -- drawing -------------------------------------------------------------------------------------------------------
+
+    def draw(self, request: Request) -> Tensor:
+        levels = self.grid(request.sampling)
+        x = levels[0] * request.noise(*self.spec.shape)
+        return self.original(self.solved(self.denoise_of(request), x, levels, request))
+
+    def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
+        one, other = (request.noise(*self.spec.shape) for request in (first, second))
+        return self.from_between(one, other, first, second, weight)
+
+    def blend(self, x: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor) -> Tensor:
+        """Between the noise that the ODE leads x and the other to; by twice the steps, to find back from there."""
+        rising = self.grid(replace(first.sampling, steps=2 * first.sampling.steps))[-2::-1]
+        one, there = (
+            flow.invert(self.denoise_of(request, guided=False), self.standard(end), rising) / rising[-1]
+            for end, request in ((x, first), (other, second))
+        )
+        return self.from_between(one, there, first, second, weight)
+
+    def from_between(self, one: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor) -> Tensor:
+        """From a point between two draws of noise, led by D between that of the first and of the second condition."""
+        levels = self.grid(first.sampling)
+        flat = between(one.flatten(1), other.flatten(1), weight[:, None], first.sampling.path)
+        here, there = self.denoise_of(first), self.denoise_of(second)
+        share = weight.view(-1, *[1] * (one.ndim - 1))
+        if all(torch.equal(first.cond[name], second.cond[name]) for name in self.denoiser.conditions.names):
+            there = here
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            return here(x, sigma) if here is there else torch.lerp(here(x, sigma), there(x, sigma), share)
+
+        return self.original(self.solved(denoise, levels[0] * flat.view_as(one), levels, first))
+
+    def vary(self, x: Tensor, request: Request, strength: float) -> Tensor:
+        """x noised to where that part of the steps is left, and denoised again (Meng et al. 2022, SDEdit)."""
+        levels = self.grid(request.sampling, fraction=strength)
+        noised = self.standard(x) + levels[0] * request.noise(*self.spec.shape)
+        return self.original(self.solved(self.denoise_of(request), noised, levels, request))
+
+    def impute(self, x: Tensor, missing: Tensor, request: Request) -> Tensor:
+        levels, fresh = self.grid(request.sampling), self.fresh(request)
+        made = inpaint(
+            self.denoise_of(request),
+            levels[0] * fresh(),
+            levels,
+            fresh,
+            known=self.standard(x),
+            missing=missing,
+            repeats=request.sampling.repeats,
+        )
+        return torch.where(missing, self.original(made), x)
+
+    def fresh(self, request: Request) -> Noise:
+        return lambda: request.noise(*self.spec.shape)
+
+    def grid(self, sampling: SamplingConfig, fraction: float = 1.0) -> list[float]:
+        """The levels of noise that a sample passes through, in units of the data's deviation."""
+        low, high = sampling.sigma_min or _LEAST, sampling.sigma_max or _MOST
+        if low >= high:
+            what = f"sampling.sigma_min={low:g} is not below sampling.sigma_max={high:g}"
+            raise ConfigError(what, fix="type a smaller sampling.sigma_min")
+        return sigmas(
+            sampling.grid, sampling.steps, sigma_min=low, sigma_max=high, shift=sampling.shift, fraction=fraction
+        )
+
+    def solved(self, denoise: Denoise, x: Tensor, levels: Sequence[float], request: Request) -> Tensor:
+        """From x at the first level to the last."""
+        return _SOLVERS[request.sampling.solver](denoise, x, levels, self.fresh(request), request.sampling)
+
+    def at(self, x: Tensor, sigma: float, cond: Cond) -> Tensor:
+        """D of a batch that is noised alike."""
+        found: Tensor = self.denoiser(x, torch.full((len(x),), sigma, dtype=x.dtype, device=x.device), cond)
+        return found
+
+    def denoise_of(self, request: Request, *, guided: bool = True) -> Denoise:
+        """D as a function of x and sigma: told the request's conditions, guided where that is asked for."""
+        conditions, sampling = self.denoiser.conditions, request.sampling
+        cond = {name: request.cond[name] for name in conditions.names}
+        scale, (low, high) = sampling.guidance, sampling.guidance_interval or (0.0, math.inf)
+        guided = guided and scale != 1
+        if guided and self.guide is None:
+            self.require_dropout()
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            if not guided or not low < sigma <= high:
+                return self.at(x, sigma, cond)
+            if self.guide is not None:  # autoguidance (Karras et al. 2024)
+                return torch.lerp(self.guide.at(x, sigma, cond), self.at(x, sigma, cond), scale)
+            nothing = conditions.left_out(cond)  # classifier-free guidance (Ho & Salimans 2022)
+            both = {name: torch.cat([nothing[name], cond[name]]) for name in cond}
+            free, told = self.at(torch.cat([x, x]), sigma, both).chunk(2)
+            return torch.lerp(free, told, scale)
+
+        return denoise
+
+    def take_guide(self, weaker: Model) -> None:
+        if not isinstance(weaker, Diffusion) or _units(weaker) != _units(self):
+            what = "sampling.guide names a model of other data or other conditions"
+            raise ConfigError(what, fix="name an earlier or smaller run on the same data")
+        self.guide = weaker
+
+    def require_dropout(self) -> None:
+        """Raises ConfigError where nothing is known of samples that nothing is told of."""
+        if not self.denoiser.conditions.names:
+            what = "sampling.guidance needs a condition, this model was trained without labels and text"
+            raise ConfigError(what, fix="type sampling.guidance=1, or sampling.guide=RUN for another checkpoint")
+        if self.config.condition_dropout == 0:
+            what = "sampling.guidance needs a model that was trained with model.condition_dropout above 0"
+            raise ConfigError(what, fix="type sampling.guidance=1, or sampling.guide=RUN for another checkpoint")
+
+
+def _units(model: Model) -> tuple[object, ...]:
+    """What two models must share for their D to be of one x and one condition."""
+    spec = model.spec
+    told = {name: cond.form for name, cond in spec.cond.items()}
+    return spec.form, spec.mean, spec.deviation, spec.first_stage, told
+
+
+Solver = Callable[[Denoise, Tensor, Sequence[float], Noise, SamplingConfig], Tensor]
+_SOLVERS: dict[str, Solver] = {
+    "euler": lambda d, x, levels, noise, sampling: steps.euler(d, x, levels),
+    "heun": lambda d, x, levels, noise, sampling: steps.heun(d, x, levels, noise, sampling.churn),
+    "ancestral": lambda d, x, levels, noise, sampling: steps.ancestral(d, x, levels, noise, sampling.eta),
+    "dpmpp_2m": lambda d, x, levels, noise, sampling: steps.dpmpp_2m(d, x, levels),
+    "sde_2m": lambda d, x, levels, noise, sampling: steps.sde_2m(d, x, levels, noise, sampling.eta),
+    "unipc": lambda d, x, levels, noise, sampling: steps.unipc(d, x, levels),
+    "consistency": lambda d, x, levels, noise, sampling: steps.consistency(d, x, levels, noise),
+}

@@ -1,0 +1,152 @@
+"""U-Net that removes noise from sound, pictures and video (Ronneberger et al. 2015; Ho et al. 2020): residual blocks
+with group normalisation, attention where the map is small, and the outputs of the way down joined on the way up.
+
+No layer mixes samples. Sizes need not be powers of two: halves are rounded up, and cut off again on the way back.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genai.contract import Spec
+from genai.errors import ConfigError
+from genai.nets import UNetConfig
+from genai.nets.attention import Attention
+from genai.nets.family import Family, refuse_ids
+from genai.nets.patches import into_patches, out_of_patches
+
+_CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
+    1: nn.Conv1d,
+    2: nn.Conv2d,
+    3: nn.Conv3d,
+}
+_AVERAGES = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_GROUP = 8  # channels that are normalised together
+
+
+def _conv(dims: int, inputs: int, outputs: int, kernel: int = 3, *, zero: bool = False) -> nn.Module:
+    conv = _CONVOLUTIONS[dims](inputs, outputs, kernel, padding=kernel // 2)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    if zero:
+        nn.init.zeros_(conv.weight)
+    return conv
+
+
+def _norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(width // _GROUP if width % _GROUP == 0 else 1, width)
+
+
+class Block(nn.Module):
+    """Two convolutions beside a shortcut, told the condition (B, features) between them; then attention, if any."""
+
+    def __init__(
+        self, dims: int, inputs: int, outputs: int, features: int, dropout: float, heads: int, context: int
+    ) -> None:
+        super().__init__()
+        self.norm, self.conv = _norm(inputs), _conv(dims, inputs, outputs)
+        self.told = nn.Linear(features, 2 * outputs)
+        self.told_norm, self.told_conv = _norm(outputs), _conv(dims, outputs, outputs, zero=True)
+        self.shortcut = _conv(dims, inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.attention_norm = _norm(outputs) if heads else None
+        self.attention = Attention(width=outputs, heads=heads, context=context) if heads else None
+
+    def forward(self, h: Tensor, told: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        inner = self.conv(F.silu(self.norm(h)))
+        scale, shift = self.told(told).view(*told.shape[:1], -1, *[1] * (h.ndim - 2)).chunk(2, dim=1)
+        inner = torch.addcmul(shift, self.told_norm(inner), 1 + scale)
+        h = self.shortcut(h) + self.told_conv(self.dropout(F.silu(inner)))
+        if self.attention is not None and self.attention_norm is not None:
+            tokens = self.attention_norm(h).flatten(2).transpose(1, 2)
+            h = h + self.attention(tokens, context, mask).transpose(1, 2).view_as(h)
+        return h
+
+
+class UNet(nn.Module):
+    """x (B, C, *size), what is told (B, features) and a context (B, L, context) with its mask -> (B, C, *size)."""
+
+    def __init__(self, *, spec: Spec, config: UNetConfig, context: int = 0) -> None:
+        super().__init__()
+        refuse_ids(spec)
+        channels, *size = spec.shape
+        dims, self.patch = len(size), config.patch
+        if dims not in _CONVOLUTIONS:
+            what = "net 'unet' needs sounds, pictures or video"
+            raise ConfigError(f"{what}, the data is {spec.modality} of shape {spec.shape}", fix="type net=mlp")
+        if min(size) < self.patch << (len(config.multipliers) - 1):
+            what = f"{len(config.multipliers)} levels of net.multipliers halve a side of {min(size)} to nothing"
+            raise ConfigError(what, fix="type net.multipliers=[1,2]" + ", net.patch=1" * (self.patch > 1))
+        self.features = 4 * config.width
+        widths = [config.width * multiplier for multiplier in config.multipliers]
+        sizes = [tuple(-(-side // self.patch) for side in size)]
+        while len(sizes) < len(widths):
+            sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
+        self.sizes, self.size = sizes, tuple(size)
+        over = [parts * self.patch - side for parts, side in zip(sizes[0], size, strict=True)]
+        self.pad = [n for more in reversed(over) for n in (0, more)]
+
+        def block(inputs: int, level: int) -> Block:
+            few = torch.Size(sizes[level]).numel() <= config.attention_positions
+            heads = max(1, widths[level] // config.head_width) if few else 0
+            return Block(dims, inputs, widths[level], self.features, config.dropout, heads, context)
+
+        self.enter = _conv(dims, channels * self.patch**dims, widths[0])
+        self.down, self.halving, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        width, joined = widths[0], [widths[0]]
+        for level in range(len(widths)):
+            self.halving.append(_conv(dims, width, width) if level else nn.Identity())
+            if level:
+                joined.append(width)
+            blocks = nn.ModuleList()
+            for _ in range(config.blocks):
+                blocks.append(block(width, level))
+                width = widths[level]
+                joined.append(width)
+            self.down.append(blocks)
+        self.middle = nn.ModuleList(block(width, len(widths) - 1) for _ in range(2))
+        for level in reversed(range(len(widths))):
+            blocks = nn.ModuleList()
+            for _ in range(config.blocks + 1):
+                blocks.append(block(width + joined.pop(), level))
+                width = widths[level]
+            self.up.append(blocks)
+        self.doubling = nn.ModuleList(_conv(dims, w, w) for w in reversed(widths[1:]))
+        self.out_norm = _norm(width)
+        self.out = _conv(dims, width, channels * self.patch**dims, zero=True)
+        self.average = _AVERAGES[dims]
+
+    def forward(self, x: Tensor, told: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        told = F.silu(told)
+        x = F.pad(x, self.pad) if any(self.pad) else x
+        h = self.enter(into_patches(x, self.patch))
+        joined = [h]
+        for level, stage in enumerate(self.down):
+            assert isinstance(stage, nn.ModuleList)
+            if level:
+                h = self.halving[level](self.average(h, 2, ceil_mode=True))
+                joined.append(h)
+            for block in stage:
+                h = block(h, told, context, mask)
+                joined.append(h)
+        for block in self.middle:
+            h = block(h, told, context, mask)
+        for number, stage in enumerate(self.up):
+            assert isinstance(stage, nn.ModuleList)
+            if number:
+                h = F.interpolate(h, scale_factor=2.0, mode="nearest")
+                h = self.doubling[number - 1](_cut(h, self.sizes[-1 - number]))
+            for block in stage:
+                h = block(torch.cat([h, joined.pop()], dim=1), told, context, mask)
+        return _cut(out_of_patches(self.out(F.silu(self.out_norm(h))), self.patch), self.size)
+
+
+def _cut(h: Tensor, size: tuple[int, ...]) -> Tensor:
+    for axis, side in enumerate(size, start=2):
+        h = h.narrow(axis, 0, side)
+    return h
+
+
+Unet = Family(denoiser=UNet)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import Literal
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genai.contract import Spec
 from genai.errors import ConfigError
-from genai.nets import ConvConfig, MlpConfig
+from genai.nets import ConvConfig, DitConfig, MlpConfig, UNetConfig
+from genai.nets import attention as attention_of_ours
+from genai.nets.attention import angles, rotated
 from genai.nets.family import family
+from genai.nets.patches import into_patches, out_of_patches
 from genai.schema import NetConfig
 
 SMALL = ConvConfig(name="conv", width=4, max_width=8, patch=1)
@@ -129,3 +133,139 @@ def test_data_that_a_net_cannot_take_is_a_configuration_error() -> None:
         family(MlpConfig(name="mlp")).encoder(spec=tokens, config=MlpConfig(name="mlp"))
     with pytest.raises(ConfigError, match="unknown net 'cnv'"):
         family(NetConfig(name="cnv"))
+
+
+# -- networks that remove noise ----------------------------------------------------------------------------------------
+
+
+def audio(channels: int, values: int) -> Spec:
+    return Spec(kind="real", shape=(channels, values), modality="audio", sample_rate=8000)
+
+
+def video(channels: int, *size: int) -> Spec:
+    return Spec(kind="real", shape=(channels, *size), modality="video")
+
+
+UNET = UNetConfig(name="unet", width=8, multipliers=(1, 2), attention_positions=64)
+DIT = DitConfig(name="dit", width=16, layers=2, heads=2, patch=2)
+DENOISERS: list[tuple[NetConfig, Spec]] = [
+    (UNET, picture(1, 28, 28)),
+    (UNET, picture(3, 13, 18)),
+    (replace(UNET, patch=4, multipliers=(1, 2, 2)), picture(2, 30, 17)),
+    (replace(UNET, patch=8), audio(1, 250)),
+    (replace(UNET, patch=2), video(3, 6, 8, 10)),
+    (replace(UNET, blocks=2, dropout=0.1), picture(1, 8, 8)),
+    (DIT, picture(3, 12, 8)),
+    (replace(DIT, patch=5), audio(2, 40)),
+    (DIT, video(3, 4, 8, 8)),
+    (MlpConfig(name="mlp", width=16, fourier_features=4), POINTS),
+    (MlpConfig(name="mlp", width=16), picture(1, 4, 4)),
+]
+
+
+def denoiser(config: NetConfig, spec: Spec, context: int = 0) -> nn.Module:
+    torch.manual_seed(0)
+    made: nn.Module = family(config).denoiser(spec=spec, config=config, context=context).double().eval()
+    return made
+
+
+def awake(net: nn.Module) -> nn.Module:
+    """With weights where it starts with zeros."""
+    for parameter in net.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+    return net
+
+
+@pytest.mark.parametrize(("config", "spec"), DENOISERS)
+def test_a_denoiser_keeps_the_shape_starts_at_zero_and_mixes_no_samples(config: NetConfig, spec: Spec) -> None:
+    net = denoiser(config, spec)
+    x, told = torch.randn(3, *spec.shape).double(), torch.randn(3, net.features).double()  # type: ignore[arg-type]
+    assert torch.equal(net(x, told), torch.zeros_like(x))
+    awake(net)
+    found = net(x, told)
+    assert found.shape == x.shape
+    torch.testing.assert_close(net(x[1:2], told[1:2]), found[1:2])
+    assert not torch.allclose(net(x, told + 1), found)
+
+
+@pytest.mark.parametrize(("config", "spec"), DENOISERS)
+def test_every_value_of_the_output_hangs_on_every_value_of_the_input(config: NetConfig, spec: Spec) -> None:
+    """What is rounded up and cut off again leaves nothing out."""
+    if len(spec.shape) == 2 and config.name == "unet":
+        pytest.skip("of a long sound only what lies near")
+    net = awake(denoiser(config, spec))
+    x = torch.randn(1, *spec.shape, dtype=torch.float64, requires_grad=True)
+    out = net(x, torch.randn(1, net.features).double())  # type: ignore[arg-type]
+    for value in (out.flatten()[0], out.flatten()[-1]):
+        (slope,) = torch.autograd.grad(value, x, retain_graph=True)
+        assert (slope != 0).all()
+
+
+@pytest.mark.parametrize("config", [UNET, DIT])
+def test_a_text_reaches_the_picture_as_far_as_it_goes(config: NetConfig) -> None:
+    spec = picture(1, 8, 8)
+    net = awake(denoiser(config, spec, context=6))
+    x, told = torch.randn(2, 1, 8, 8).double(), torch.randn(2, net.features).double()  # type: ignore[arg-type]
+    context, mask = torch.randn(2, 5, 6).double(), torch.tensor([[True] * 3 + [False] * 2] * 2)
+    found = net(x, told, context, mask)
+    beyond, within = context.clone(), context.clone()
+    beyond[:, 3:] += 1
+    within[:, 2] += 1
+    torch.testing.assert_close(net(x, told, beyond, mask), found)
+    assert not torch.allclose(net(x, told, within, mask), found)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 12), (2, 3, 8, 12), (2, 3, 4, 8, 12)])
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_patches_hold_neighbours_and_are_undone(shape: tuple[int, ...], patch: int) -> None:
+    x = torch.arange(math.prod(shape), dtype=torch.float64).view(shape)
+    patches = into_patches(x, patch)
+    assert patches.shape == (2, 3 * patch ** (len(shape) - 2), *(side // patch for side in shape[2:]))
+    corner = x[0, 1][tuple(slice(0, patch) for _ in shape[2:])].flatten()
+    values = patch ** (len(shape) - 2)
+    assert torch.equal(patches[0, values : 2 * values].flatten(1)[:, 0], corner)
+    assert torch.equal(out_of_patches(patches, patch), x)
+
+
+@pytest.mark.parametrize("pairs", [0, 1 << 30])
+def test_attention_is_torch_s_own(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_of_ours, "_FEW_PAIRS", pairs)
+    q, k, v = (torch.randn(2, 3, length, 8, dtype=torch.float64) for length in (5, 7, 7))
+    mask = torch.rand(2, 1, 1, 7) < 0.6
+    mask[..., 0] = True
+    for given in (None, mask):
+        expected = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=given)
+        torch.testing.assert_close(attention_of_ours.attention(q, k, v, given), expected)
+
+
+def test_places_are_told_by_their_distance() -> None:
+    """RoPE: products of turned queries and keys hang on the difference of their places alone, along every axis."""
+    size, dim = (4, 5), 12
+    turns = angles(size, dim)
+    q, k = torch.randn(2, dim, dtype=torch.float64)
+    turned = [rotated(t.expand(20, dim), turns.double().cos(), turns.double().sin()).view(*size, dim) for t in (q, k)]
+
+    def product(a: tuple[int, int], b: tuple[int, int]) -> float:
+        return float(turned[0][a] @ turned[1][b])
+
+    assert product((0, 1), (2, 3)) == pytest.approx(product((1, 2), (3, 4)))
+    assert product((0, 1), (2, 3)) != pytest.approx(product((0, 1), (2, 4)))
+    assert product((0, 1), (2, 3)) != pytest.approx(product((0, 1), (3, 3)))
+
+
+def test_what_does_not_fit_a_denoiser_is_told() -> None:
+    for config, spec, told in (
+        (DIT, picture(1, 7, 8), r"net\.patch=1"),
+        (replace(DIT, width=15), picture(1, 8, 8), r"net\.width=12"),
+        (replace(UNET, multipliers=(1, 2, 2, 2)), picture(1, 4, 4), r"net\.multipliers=\[1,2\]"),
+        (UNET, POINTS, "net=mlp"),
+        (DIT, POINTS, "net=mlp"),
+        (SMALL, picture(1, 8, 8), "net=unet"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            denoiser(config, spec)
+        assert error.value.fix is not None
+        assert re.search(told, error.value.fix)
+    with pytest.raises(ConfigError, match="no encoder"):
+        family(UNET).encoder(spec=picture(1, 8, 8), config=UNET)

@@ -35,7 +35,7 @@ class Attention(nn.Module):
         """`mask` says which tokens of the context there are (B, L), or without a context which of its own (B, T);
         `rotation` is cosines and sines (T, width / heads)."""
         q, k, v = self._split(self.qkv(h), 3)
-        q, k = self.q_norm(q.float()), self.k_norm(k.float())
+        q, k = self._unit(q, self.q_norm), self._unit(k, self.k_norm)
         if rotation is not None:
             q, k = rotated(q, *rotation), rotated(k, *rotation)
         attended = None if mask is None else mask[:, None, None]
@@ -43,11 +43,15 @@ class Attention(nn.Module):
             assert context is not None
             assert mask is not None
             further_k, further_v = self._split(self.context(context), 2)
-            k = torch.cat([k, self.k_norm(further_k.float())], dim=2)
+            k = torch.cat([k, self._unit(further_k, self.k_norm)], dim=2)
             v = torch.cat([v, further_v], dim=2)
             attended = F.pad(mask, (h.shape[1], 0), value=True)[:, None, None]
         found = attention(q.to(v.dtype), k.to(v.dtype), v, attended)
         return self.out(found.transpose(1, 2).flatten(2))
+
+    def _unit(self, h: Tensor, norm: nn.RMSNorm) -> Tensor:
+        """Normalised out of bf16, in which there is no fused kernel."""
+        return norm(h.to(norm.weight.dtype))
 
     def _split(self, h: Tensor, parts: int) -> list[Tensor]:
         """(B, T, parts * width) -> parts of (B, heads, T, width / heads)."""

@@ -115,7 +115,7 @@ def sample(
     with _output_folder(None if out is None else _at_home(Path(out)), path) as folder:
         from genai import sampler, writers
         from genai.device import memory_errors
-        from genai.factory import open_trained
+        from genai.factory import open_trained, refuse_unused, take_guide
 
         writers.refuse_foreign(folder)
         console = console or Console()
@@ -133,6 +133,11 @@ def sample(
         runtime, checkpoint = trained.runtime, trained.checkpoint
         console.note(f"device: {runtime}")
         sampling = settings.sampling_of(trained.config)
+        refuse_unused(trained.model, sampling)
+        if sampling.guide is not None:
+            take_guide(trained, find(sampling.guide, runs_root()))
+        if sampling.print_grid:
+            console.note(f"levels of noise: {sampler.levels(trained.model, sampling)}")
         texts = {"genai:seed": str(seed), "genai:step": str(checkpoint.step), "genai:checkpoint": checkpoint.sha256}
         with memory_errors(f"type sampling.batch_size={max(1, sampling.batch_size // 2)}"):
             if task == "reconstruct" or task == "encode" or task == "vary":
@@ -225,7 +230,7 @@ def evaluate(
     from genai.data.downloaded import prepare
     from genai.device import memory_errors
     from genai.evaluation import held_out_figures
-    from genai.factory import open_evaluation_data, open_trained
+    from genai.factory import open_evaluation_data, open_trained, refuse_unused
 
     console = console or Console()
     trained = open_trained(
@@ -237,6 +242,7 @@ def evaluate(
     prepare(config.data, console)
     data = open_evaluation_data(trained, config, another=another)
     sampling = settings.sampling_of(trained.config)
+    refuse_unused(trained.model, sampling)
     with memory_errors(f"type sampling.batch_size={max(1, sampling.batch_size // 2)}"):
         figures = held_out_figures(trained, data, runtime, sampling)
     measured: dict[str, Any] = {

@@ -319,7 +319,7 @@ def compose_verb(verb: Literal["sample", "eval"], overrides: Sequence[str]) -> V
     """The settings typed for a verb on a run. Raises ConfigErrors with every mistake that shows without the run."""
     search = SearchPath.of()
     groups = ("sampling", "data") if verb == "eval" else ("sampling",)
-    paths = {"data.path"}
+    paths = {"data.path", "sampling.guide"}
     keys = ({"device", "dtype", *paths}, paths)
     arguments = read_arguments(None, overrides, search, sweep=False, groups=groups, keys=keys)
     values = _compose(verb, arguments.hydra(search, None))

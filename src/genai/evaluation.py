@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from genai.contract import Batch, BoundsLikelihood, Model, Terms
+from genai.contract import Batch, BoundsLikelihood, MeasuresLikelihood, Model, Terms
 from genai.data.source import Dataset, Split
 from genai.device import Runtime
 from genai.errors import DataError
@@ -72,9 +72,10 @@ def held_out_terms(
 
 
 def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling: SamplingConfig) -> dict[str, float]:
-    """The model's held-out terms on the data's held-out part, with those of a bound of sampling.importance_samples.
+    """The model's held-out terms on the data's held-out part, with those of a bound of sampling.importance_samples and
+    of a likelihood by sampling.likelihood_steps.
 
-    Raises DataError where that part is missing or no fit, ConfigError for a model that has no such bound.
+    Raises DataError where that part is missing or no fit, ConfigError for a model that has no such bound or likelihood.
     """
     split = fitting_split(trained, data)
     classes, found = trained.model.spec.label_classes, data.spec.label_classes
@@ -84,11 +85,15 @@ def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling
     model, samples = trained.model, sampling.importance_samples
     if samples > 1:
         require(model, BoundsLikelihood, "has no bound that rises with sampling.importance_samples")
+    if sampling.likelihood_steps:
+        require(model, MeasuresLikelihood, "finds no likelihood by sampling.likelihood_steps")
 
     def measure(batch: Batch) -> Terms:
         terms = model.evaluate(batch)
         if samples > 1 and isinstance(model, BoundsLikelihood):
             terms |= model.evaluate_bound(batch, samples)
+        if sampling.likelihood_steps and isinstance(model, MeasuresLikelihood):
+            terms |= model.evaluate_likelihood(batch, sampling.likelihood_steps)
         return terms
 
     return held_out_terms(model, split, runtime, sampling.batch_size, trained.config.seed, measure=measure)

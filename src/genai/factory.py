@@ -12,14 +12,14 @@ from genai import checkpoint as checkpoints
 from genai import registry
 from genai.checkpoint import Checkpoint
 from genai.config import read_config
-from genai.contract import FirstStage, Model, Spec
+from genai.contract import FirstStage, Model, Spec, TakesGuide
 from genai.data.codec import Codec, LatentSplit
 from genai.data.source import Dataset, SeenBy, modality_of, open_data
 from genai.device import Runtime, memory_errors, start
 from genai.errors import CheckpointError, ConfigError, ConfigErrors, to_resume
 from genai.registry import find, load
 from genai.run import RunFolder, home
-from genai.schema import Config, plain, read
+from genai.schema import Config, SamplingConfig, plain, read
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,25 @@ def require(model: Model, capability: type, lacks: str) -> None:
     if not isinstance(model, capability):
         able = [n for n, c in registry.components("model").items() if issubclass(registry.load(c.target), capability)]
         raise ConfigError(f"this model {lacks}", fix=f"models that do: {', '.join(able) or 'none'}")
+
+
+def refuse_unused(model: Model, sampling: SamplingConfig) -> None:
+    """Raises ConfigError for settings of sampling that say nothing to this model."""
+    standard = plain(SamplingConfig())
+    given = [key for key, value in plain(sampling).items() if value != standard[key]]
+    if unused := [key for key in given if key not in model.sampling_keys | {"batch_size"}]:
+        models = registry.components("model").items()
+        able = [name for name, found in models if unused[0] in registry.load(found.target).sampling_keys]
+        what = f"sampling.{unused[0]} says nothing to this model"
+        raise ConfigError(what, fix=f"leave it out; models that go by it: {', '.join(able) or 'none'}")
+
+
+def take_guide(trained: Trained, guide: Path) -> None:
+    """Gives the model the one at `guide` to be led away from. Raises ConfigError for one of other data."""
+    require(trained.model, TakesGuide, "is not guided")
+    weaker = open_trained(guide, device=str(trained.runtime.device), dtype=trained.runtime.precision)
+    assert isinstance(trained.model, TakesGuide)
+    trained.model.take_guide(weaker.model)
 
 
 def predicts(config: Config) -> Any:

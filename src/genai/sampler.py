@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genai.contract import Batch, Blends, FirstStage, Interpolates, Model, Request, Spec, Varies
+from genai.contract import Batch, Blends, FirstStage, Interpolates, Model, Request, Spec, Steps, Varies
 from genai.data.source import Split
 from genai.device import Runtime, mix
 from genai.errors import ConfigError
@@ -85,6 +85,13 @@ def draw(model: Model, drawn: Plan, runtime: Runtime, sampling: SamplingConfig) 
         runtime.seed(drawn.seeds[rows[0]])
         with torch.no_grad(), runtime.autocast():
             yield _widened(model.draw(_request(drawn, rows, runtime, sampling))[:kept], runtime)
+
+
+def levels(model: Model, sampling: SamplingConfig) -> str:
+    """The levels of noise that samples pass through. Raises ConfigError for a model that draws them at once."""
+    require(model, Steps, "draws its samples in one step")
+    assert isinstance(model, Steps)
+    return " ".join(f"{level:.4g}" for level in model.grid(sampling))
 
 
 def require_draws(model: Model) -> None:

@@ -142,7 +142,15 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
     from genai import checkpoint as checkpoints
     from genai import device
     from genai.checkpoint import load_fitting
-    from genai.factory import build_model, checked_spec, locate, open_codec, open_dataset, require_first_stage
+    from genai.factory import (
+        build_model,
+        checked_spec,
+        locate,
+        open_codec,
+        open_dataset,
+        refuse_unused,
+        require_first_stage,
+    )
     from genai.trainer import Trainer
 
     config = plan.config
@@ -164,6 +172,7 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
             data = open_dataset(config, codec)
             runtime.seed(config.seed)
             model = build_model(config, data.spec)
+            refuse_unused(model, config.sampling)
             runtime.place(model)
             if config.model.init_from is not None and not plan.resumed:
                 _, source = locate(find(str(config.model.init_from), runs_root()))

@@ -115,6 +115,8 @@ def describe(real: Tensor, fake: Tensor) -> Terms:
 class Gan(Model):
     """Updates of a step: the penalty where due, the discriminator, the generator."""
 
+    sampling_keys = frozenset({"truncation", "frames", "path"})
+
     def __init__(self, *, spec: Spec, config: GanConfig, net: NetConfig) -> None:
         super().__init__()
         self.spec = spec if config.conditional else replace(spec, cond={})

@@ -63,6 +63,8 @@ class Autoencoder(nn.Module):
 
 
 class Vae(Model):
+    sampling_keys = frozenset({"truncation", "frames", "path", "importance_samples"})
+
     def __init__(self, *, spec: Spec, config: VaeConfig, net: NetConfig) -> None:
         super().__init__()
         # The label is what the prior is told; the decoder reads all that it needs from z.

@@ -14,6 +14,7 @@ from PIL import Image
 
 import genai
 from genai.console import Console
+from genai.data.codec import Codec
 from genai.data.source import open_data
 from genai.device import start
 from genai.errors import CheckpointError, ConfigError
@@ -47,15 +48,20 @@ def second(stages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def adopted(stage: Path, tmp_path: Path) -> Codec:
+    run = RunFolder.create(config_of("vae", tmp_path / "adopting", *SMALL, "trainer.max_steps=1").run, model="vae")
+    adopt_codec(stage, run)
+    codec = open_codec(run.codec, start("cpu", threads=1))
+    run.close()
+    return codec
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_latents_are_what_encode_writes_and_decoding_them_is_a_reconstruction(
     form: str, stages: Path, tmp_path: Path
 ) -> None:
     config = config_of("vae", tmp_path / "unused", *SMALL, "trainer.max_steps=1")
-    run = RunFolder.create(config.run, model="vae")
-    adopt_codec(stages / form, run)
-    codec = open_codec(run.codec, start("cpu", threads=1))
-    run.close()
+    codec = adopted(stages / form, tmp_path)
     plain = open_data(config.data, predicts="data")
     data = open_dataset(config, codec)
     assert data.valid is not None
@@ -200,3 +206,22 @@ def test_compiling_reaches_the_networks_that_are_called(tmp_path: Path) -> None:
     assert isinstance(model, Vae)
     for net in (model.autoencoder.encoder, model.autoencoder.decoder):
         assert net._compiled_call_impl is not None
+
+
+def test_latents_are_drawn_anew_from_their_gaussians(stages: Path, tmp_path: Path) -> None:
+    codec = adopted(stages / "map", tmp_path)
+    config = config_of("vae", tmp_path / "unused", *SMALL, "trainer.max_steps=1")
+    data = open_dataset(config, codec)
+    batch = data.train.to(torch.device("cpu")).fetch(torch.arange(4))
+    model = codec.stage
+    assert isinstance(model, Vae)
+    x = open_dataset(config, None).train.fetch(torch.arange(4)).x
+    torch.manual_seed(0)
+    with torch.no_grad():
+        posterior = model.autoencoder.encode(x)
+        drawn = torch.stack([model.autoencoder.bottleneck.to_latent(posterior.sample()) for _ in range(4000)])
+    torch.testing.assert_close(batch.x, drawn.mean(0), rtol=0.0, atol=0.1)
+    assert batch.spread is not None
+    torch.testing.assert_close(batch.spread, drawn.std(0), rtol=0.1, atol=0.0)
+    again = torch.stack([batch.drawn().x for _ in range(4000)])
+    torch.testing.assert_close(again.std(0), batch.spread, rtol=0.1, atol=0.0)

@@ -69,12 +69,19 @@ class Batch:
     mask: Tensor | None = None  # (B, *spec.shape) or (B, T): which elements count
     index: Tensor | None = None  # (B,) ids of the samples, for errors and for logs
     weight: Tensor | None = None  # scalar: elements that count here; None: the number of samples
+    spread: Tensor | None = None  # (B, *spec.shape) of an x that is known as Gaussians: their deviations, x their means
 
     def __len__(self) -> int:
         return self.x.shape[0]
 
     def replace(self, **changes: Any) -> Batch:
         return replace(self, **changes)
+
+    def drawn(self) -> Batch:
+        """With an x of its Gaussians, where it is known as such."""
+        if self.spread is None:
+            return self
+        return self.replace(x=self.x + self.spread * torch.randn_like(self.x), spread=None)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
         """The same on a device, real values in `dtype`; ids and masks keep theirs."""
@@ -89,6 +96,7 @@ class Batch:
             mask=move(self.mask),
             index=move(self.index),
             weight=move(self.weight),
+            spread=move(self.spread),
         )
 
 
@@ -257,3 +265,11 @@ class FirstStage(Protocol):
     def from_latent(self, latent: Tensor) -> Tensor: ...
 
     def latent_spec(self) -> Spec: ...
+
+
+@runtime_checkable
+class SpreadsLatents(Protocol):
+    """A first stage whose latents are Gaussians."""
+
+    def to_latents(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`to_latent` of x, and the deviations around it; None for latents that are sure."""

@@ -169,7 +169,7 @@ class Trainer:
                 # Reseeded here, so that every call of the closure sees one function, and a resume needs no RNG state.
                 runtime.seed(self.config.seed, state.step, number, self.first_micro + i)
                 with runtime.autocast(not (update.second_order or update.full_precision)):
-                    terms = update.loss(batch, state.samples)
+                    terms = update.loss(batch.drawn(), state.samples)
                 if share is not None:
                     terms = {name: term * share for name, term in terms.items()}
                 terms["loss"].backward()

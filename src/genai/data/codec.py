@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from genai.contract import Batch, FirstStage, Spec
+from genai.contract import Batch, FirstStage, Spec, SpreadsLatents
 from genai.data.images import size_text
 from genai.data.source import Split
 from genai.errors import ConfigError
@@ -43,8 +43,10 @@ class Codec:
         return replace(self.spec, cond=latent.cond)
 
     @torch.no_grad()
-    def encode(self, x: Tensor) -> Tensor:
-        return self.stage.to_latent(x.to(self.device, self.dtype))
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Latents, and their deviations where they have some."""
+        x = x.to(self.device, self.dtype)
+        return self.stage.to_latents(x) if isinstance(self.stage, SpreadsLatents) else (self.stage.to_latent(x), None)
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
@@ -54,7 +56,7 @@ class Codec:
 class LatentSplit:
     """A split seen through a codec. A resident split is encoded once, on first use; a streaming one as it is read."""
 
-    def __init__(self, split: Split, codec: Codec, latents: Tensor | None = None) -> None:
+    def __init__(self, split: Split, codec: Codec, latents: tuple[Tensor, Tensor | None] | None = None) -> None:
         self.split, self.codec, self.streams = split, codec, split.streams
         self._latents = latents
 
@@ -65,10 +67,17 @@ class LatentSplit:
         split = self.split.to(device)
         if self._latents is None and not self.streams:
             chunks = torch.arange(len(split), device=device).split(_CHUNK)
-            self._latents = torch.cat([self.codec.encode(split.fetch(chunk).x) for chunk in chunks])
+            means, spreads = zip(*(self.codec.encode(split.fetch(chunk).x) for chunk in chunks), strict=True)
+            self._latents = torch.cat(means), None if spreads[0] is None else torch.cat(spreads)
         return LatentSplit(split, self.codec, self._latents)
 
     def fetch(self, index: Tensor) -> Batch:
         batch = self.split.fetch(index)
-        latents = self.codec.encode(batch.x) if self._latents is None else self._latents[index]
-        return batch.replace(x=latents)
+        if self._latents is None:
+            return self.encoded(batch)
+        latents, spread = self._latents
+        return batch.replace(x=latents[index], spread=None if spread is None else spread[index])
+
+    def encoded(self, batch: Batch) -> Batch:
+        latents, spread = self.codec.encode(batch.x)
+        return batch.replace(x=latents, spread=spread)

@@ -64,7 +64,6 @@ class Loader:
         self._parts = [slice(a - self._start, b - self._start) for a, b in pairwise(cuts)]
         self._order_device = torch.device("cpu") if split.streams else device
         self._epochs: dict[int, Tensor] = {}
-        self._codec = self.split.codec if isinstance(self.split, LatentSplit) else None
         stored = self.split.split if isinstance(self.split, LatentSplit) else self.split
         self._reader = _Reader(self, stored, workers) if isinstance(stored, Streaming) else None
 
@@ -73,8 +72,8 @@ class Loader:
         if self._reader is not None:
             batch = self._reader.take(position)
             parts = [_part(batch, part) for part in self._parts]
-            if self._codec is not None:
-                parts = [part.replace(x=self._codec.encode(part.x)) for part in parts]
+            if isinstance(self.split, LatentSplit):
+                parts = [self.split.encoded(part) for part in parts]
         else:
             # A micro-batch is fetched by itself: what it weighs is its own.
             index = self.index(position)

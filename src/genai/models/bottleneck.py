@@ -70,6 +70,10 @@ class Bottleneck(nn.Module, ABC):
     def to_latent(self, z: Tensor) -> Tensor:
         """What another model learns of z."""
 
+    def spread(self, posterior: Posterior) -> Tensor | None:
+        """The deviations of what another model learns; None where it is sure."""
+        return None
+
     @abstractmethod
     def from_latent(self, latent: Tensor, shape: Sequence[int]) -> Tensor:
         """z of `shape` (channels, *map) again."""
@@ -116,6 +120,10 @@ class Gaussians(Bottleneck):
     def to_latent(self, z: Tensor) -> Tensor:
         mean, deviation = self._units(z)
         return (z - mean) / deviation
+
+    def spread(self, posterior: Posterior) -> Tensor | None:
+        assert isinstance(posterior, GaussianPosterior)
+        return (0.5 * posterior.logvar).exp() / self._units(posterior.mu)[1]
 
     def from_latent(self, latent: Tensor, shape: Sequence[int]) -> Tensor:
         mean, deviation = self._units(latent)

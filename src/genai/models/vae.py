@@ -283,9 +283,10 @@ class Vae(Model):
 
     def mode(self, x: Tensor) -> Tensor:
         """The likeliest z, of black and white pictures by their lighter half: the same for the same x."""
-        if isinstance(self.likelihood, Bernoulli):
-            x = binarised(x, dynamic=False)
-        return self.autoencoder.encode(x).mode
+        return self.posterior_of(x).mode
+
+    def posterior_of(self, x: Tensor) -> Posterior:
+        return self.autoencoder.encode(binarised(x, dynamic=False) if isinstance(self.likelihood, Bernoulli) else x)
 
     def drawn(self, request: Request) -> Tensor:
         """Latents from the prior, (B, latents)."""
@@ -306,6 +307,11 @@ class Vae(Model):
 
     def to_latent(self, x: Tensor) -> Tensor:
         return self.autoencoder.bottleneck.to_latent(self.mode(x))
+
+    def to_latents(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        bottleneck = self.autoencoder.bottleneck
+        posterior = self.posterior_of(x)
+        return bottleneck.to_latent(posterior.mode), bottleneck.spread(posterior)
 
     def from_latent(self, latent: Tensor) -> Tensor:
         return self.decoded(self.autoencoder.bottleneck.from_latent(latent, self.autoencoder.shape))

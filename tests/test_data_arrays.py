@@ -266,7 +266,6 @@ def test_labels_of_the_test_part_are_checked_too(tmp_path: Path) -> None:
         {"images": np.zeros((3, 0, 8), np.uint8)},
         {"images": np.array("text")},
         {"x": np.zeros((3, 7), np.float32)},
-        {"clips": np.zeros((3, 2, 8, 8, 3), np.uint8)},
         {"images": np.zeros((3, 8, 8), np.uint8), "test_images": np.zeros((3, 9, 9), np.uint8)},
         {},
     ],

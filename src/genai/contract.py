@@ -21,14 +21,14 @@ Terms = dict[str, Tensor]
 class Spec:
     """What one thing is. Data states it, nets are built from it, checkpoints keep it.
 
-    A real x is (C, H, W) for images, (C, T) for audio, (D,) for points and table rows; a token x is (T,) ids, or ()
-    for one label. Models see real values scaled to about unit size: data units are `x * scale + offset`, with scale and
-    offset given per channel (first axis) or once for all.
+    A real x is (C, H, W) for images, (C, T, H, W) for video, (C, T) for audio, (D,) for points and table rows; a token
+    x is (T,) ids, or () for one label. Models see real values scaled to about unit size: data units are
+    `x * scale + offset`, with scale and offset given per channel (first axis) or once for all.
     """
 
     kind: Literal["real", "token"]
     shape: tuple[int, ...]
-    modality: Literal["image", "audio", "points", "text", "label", "latent"]
+    modality: Literal["image", "video", "audio", "points", "text", "label", "latent"]
     vocab: int = 0
     classes: int = 0
     names: tuple[str, ...] = ()

@@ -234,6 +234,7 @@ class DataConfig:
     size: Side | tuple[Side, Side] | None = None  # pixels a side, or [height, width]
     fit: Literal["crop", "pad", "stretch"] = "crop"  # how a picture is brought to that size
     channels: Literal[1, 2, 3] | None = None  # 1 grey or mono, 2 stereo, 3 RGB; null: as the files are
+    frames: Count | None = None  # of a clip, its first ones; null: all
     seconds: Annotated[float, Range(low=0, high=600, above=True)] | None = None  # of a sound; null: of the longest
     sample_rate: Annotated[int, Range(low=100, high=768_000)] | None = None  # null: the most common of the files
     valid_fraction: Annotated[float, Range(low=0, high=0.9)] = 0.1  # held out where the set has no test split

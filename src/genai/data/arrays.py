@@ -1,5 +1,5 @@
-"""Pictures, sounds and points of .npz and .npy files, read without unpickling and, where the file allows, without
-loading."""
+"""Pictures, clips, sounds and points of .npz and .npy files, read without unpickling and, where the file allows,
+without loading."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from genai.data import sniff, sounds
+from genai.data import clips, sniff, sounds
 from genai.data.images import Frame, Look, frame_of, prepare, size_text
 from genai.data.source import RESIDENT_BYTES, Part, Source, refuse_foreign_settings
 from genai.errors import DataError
@@ -22,16 +22,17 @@ from genai.schema import DataConfig
 
 _MOST_UNPACKED_BYTES = 8 << 30  # of a compressed array, which must be held in memory
 _ROWS_AT_ONCE, _VALUES_AT_ONCE = 2048, 1 << 22
+_DIGEST_ROWS, _DIGEST_BYTES = 1000, 1 << 30  # that stand for an array in its file, at most
 
 
 class ArrayRows:
-    """Pictures or sounds of an array that stays in its file, brought to the frame when asked for: `ordered` puts their
-    axes in order, `prepare` brings some of them to the frame."""
+    """Pictures, clips or sounds of an array that stays in its file, brought to the frame when asked for: `ordered` puts
+    their axes in order, `prepare` brings some of them to the frame."""
 
     def __init__(
         self,
         array: np.ndarray,
-        frame: Frame | sounds.Frame,
+        frame: Frame | clips.Frame | sounds.Frame,
         path: Path,
         ordered: Callable[[np.ndarray, Path], np.ndarray],
         prepare: Callable[[np.ndarray, Any], np.ndarray],
@@ -57,8 +58,12 @@ class ArrayRows:
         return prepare(self._samples[index], frame)
 
     def digest(self) -> bytes:
-        chosen = np.unique(np.linspace(0, len(self) - 1, 1000).astype(int))
-        return hashlib.sha256(repr(self._samples.shape).encode() + self._samples[chosen].tobytes()).digest()
+        each = max(1, self._samples[:1].nbytes)
+        most = max(2, min(_DIGEST_ROWS, _DIGEST_BYTES // each))
+        digest = hashlib.sha256(repr(self._samples.shape).encode())
+        for i in np.unique(np.linspace(0, len(self) - 1, most).astype(int)):
+            digest.update(self._samples[i].tobytes())
+        return digest.digest()
 
 
 def _remapped(header: sniff.ArrayHeader, offset: int, frame: Any, path: Path, *how: Any) -> ArrayRows:
@@ -66,7 +71,7 @@ def _remapped(header: sniff.ArrayHeader, offset: int, frame: Any, path: Path, *h
 
 
 def open_arrays(path: Path, config: DataConfig, name: str) -> Source:
-    """Raises DataError for arrays that are no pictures, sounds or points, and for labels that do not fit them."""
+    """Raises DataError for arrays that hold no pictures, clips, sounds or points, and for labels that do not fit."""
     if path.suffix.lower() == ".npy":
         arrays = {"x": load_npy(path)}
     else:
@@ -111,8 +116,8 @@ def source_of_arrays(
     name: str,
     notes: tuple[str, ...] = (),
 ) -> Source:
-    """Pictures (N, H, W[, C]) of whole numbers 0 to 255, points (N, 2), or with a `rate` sounds (N, [C,] T); labels if
-    there are any."""
+    """Pictures (N, H, W[, C]) or clips (N, T, H, W, C) of whole numbers 0 to 255, points (N, 2), or with a `rate`
+    sounds (N, [C,] T); labels if there are any."""
     found, class_names = _labels(labels, names, len(x), path)
     if (found is None) != (test_labels is None) and test_x is not None:
         raise DataError("labels of the training or of the test part are missing", path=path, fix="save both or none")
@@ -140,7 +145,14 @@ def source_of_arrays(
             notes=(*notes, *said),
             sample_rate=sound.rate,
         )
-    if sniff.modality_of_array(_header_of(x), path, "x") == "points":
+    modality = sniff.modality_of_array(_header_of(x), path, "x")
+    if modality == "video":
+        _refuse_one(x, "clip", path)
+        clip, said = clips.frame_of(clips.as_nthwc(x, path), config)
+        test = None if test_x is None else Part(_clips(test_x, clip, path), test_found)
+        part = Part(_clips(x, clip, path), found)
+        return Source(name, "video", part, test, classes=classes, names=class_names, notes=(*notes, *said))
+    if modality == "points":
         refuse_foreign_settings(config, "points")
         test = None if test_x is None else Part(_points(test_x, path), test_found)
         part = Part(_points(x, path), found)
@@ -233,10 +245,7 @@ def _pictures(array: np.ndarray, frame: Frame, path: Path) -> np.ndarray | Array
     images = _as_nhwc(array, path)
     if 0 in images.shape:
         raise DataError(f"pictures of shape {images.shape} hold nothing", path=path, fix="check the file")
-    if not frame.fits and images.shape[1:3] != (frame.height, frame.width):
-        got, expected = f"{images.shape[2]}x{images.shape[1]}", f"{frame.width}x{frame.height}"
-        fix = f"type data.size={size_text(frame.height, frame.width)}"
-        raise DataError(f"test pictures of {got}, expected {expected}", path=path, fix=fix)
+    _refuse_size(images, frame, "pictures", path)
     if len(images) * frame.num_bytes > RESIDENT_BYTES:
         if images.dtype != np.uint8:
             raise DataError(f"pictures of type {images.dtype}", path=path, fix="save so many pictures as uint8")
@@ -246,6 +255,35 @@ def _pictures(array: np.ndarray, frame: Frame, path: Path) -> np.ndarray | Array
         rows = slice(start, start + _ROWS_AT_ONCE)
         made[rows] = prepare(_as_uint8(images[rows], start, path), frame)
     return made
+
+
+def _clips(array: np.ndarray, frame: clips.Frame, path: Path) -> np.ndarray | ArrayRows:
+    """In memory where they fit there; else rows of the file."""
+    held = clips.as_nthwc(array, path)
+    length = held.shape[1]
+    if length < frame.length or (length > frame.length and not frame.cuts):
+        what = f"test clips of {length} frames, expected {frame.length}"
+        raise DataError(what, path=path, fix=f"type data.frames={min(length, frame.length)}")
+    _refuse_size(held, frame.picture, "clips", path)
+    if len(held) * frame.num_bytes > RESIDENT_BYTES:
+        if held.dtype != np.uint8:
+            raise DataError(f"clips of type {held.dtype}", path=path, fix="save so many clips as uint8")
+        return ArrayRows(array, frame, path, clips.as_nthwc, clips.prepare)
+    made = np.empty((len(held), *frame.shape), dtype=np.uint8)
+    step = max(1, _ROWS_AT_ONCE // frame.length)
+    for start in range(0, len(held), step):
+        rows = slice(start, start + step)
+        made[rows] = clips.prepare(_as_uint8(held[rows], start, path, "clip"), frame)
+    return made
+
+
+def _refuse_size(held: np.ndarray, frame: Frame, nouns: str, path: Path) -> None:
+    """Raises DataError for pictures or clips (..., H, W, C) of another size than the frame's that are not to be fitted
+    into it: only a test part can be."""
+    height, width = held.shape[-3:-1]
+    if not frame.fits and (height, width) != (frame.height, frame.width):
+        what = f"test {nouns} of {width}x{height}, expected {frame.width}x{frame.height}"
+        raise DataError(what, path=path, fix=f"type data.size={size_text(frame.height, frame.width)}")
 
 
 def _rate(stored: np.ndarray | None, config: DataConfig, path: Path) -> int:
@@ -284,13 +322,13 @@ def _sounds(array: np.ndarray, rate: int, frame: sounds.Frame, path: Path) -> np
     return made
 
 
-def _as_uint8(images: np.ndarray, start: int, path: Path) -> np.ndarray:
+def _as_uint8(images: np.ndarray, start: int, path: Path, noun: str = "picture") -> np.ndarray:
     if images.dtype == np.bool_:
         return images.astype(np.uint8) * 255
     if images.dtype != np.uint8:
         bad = np.flatnonzero(((images < 0) | (images > 255)).reshape(len(images), -1).any(axis=1))
         if len(bad):
-            raise DataError(f"picture {start + bad[0]} has values outside 0..255", path=path, fix="save it as uint8")
+            raise DataError(f"{noun} {start + bad[0]} has values outside 0..255", path=path, fix="save it as uint8")
     return np.asarray(images, dtype=np.uint8)
 
 

@@ -26,7 +26,7 @@ class Report:
     name: str
     path: str | None
     modality: str
-    shape: tuple[int, ...]  # of one sample: (C, H, W), (C, T) or (D,)
+    shape: tuple[int, ...]  # of one sample: (C, H, W), (C, T, H, W), (C, T) or (D,)
     sample_rate: int  # of sounds, else 0
     train: int  # samples
     held_out: int
@@ -43,11 +43,13 @@ class Report:
         return self.num_bad == 0
 
     def plain(self) -> dict[str, Any]:
-        """As JSON data; of sounds also how many seconds each has."""
+        """As JSON data; of clips also the frames of each and their height and width, of sounds the seconds."""
         told = asdict(self) | {"good": self.good}
         if self.sample_rate:
             return told | {"seconds": self.shape[-1] / self.sample_rate}
         del told["sample_rate"]
+        if self.modality == "video":
+            told |= {"frames": self.shape[1], "size": self.shape[2:]}
         return told
 
 

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
 
-from genai.data.source import refuse_foreign_settings
+from genai.data.source import NOUNS, refuse_foreign_settings
 from genai.errors import DataError, GenaiError
 from genai.schema import DataConfig
 
@@ -161,10 +161,10 @@ def size_text(height: int, width: int) -> str:
     return str(height) if height == width else f"[{height},{width}]"
 
 
-def frame_of(looks: Iterable[Look], config: DataConfig) -> tuple[Frame, list[str]]:
-    """The frame for pictures that look like these, and what the user should know about it. Raises ConfigError
-    for settings of other data."""
-    refuse_foreign_settings(config, "image")
+def frame_of(looks: Iterable[Look], config: DataConfig, modality: str = "image") -> tuple[Frame, list[str]]:
+    """The frame for pictures that look like these, or the frames of clips ("video"), and what the user should know
+    about it. Raises ConfigError for settings of other data."""
+    refuse_foreign_settings(config, modality)
     looks = list(looks)
     sizes = Counter((look.width, look.height) for look in looks)
     channels = config.channels or (1 if all(look.grey for look in looks) else 3)
@@ -178,7 +178,7 @@ def frame_of(looks: Iterable[Look], config: DataConfig) -> tuple[Frame, list[str
     size = max(4, min(LARGEST_KEPT, sides[len(sides) // 2]))
     mixed = f"{len(sizes)} sizes, shorter sides of {sides[0]} to {sides[-1]}"
     found = f"{width}x{height}" if len(sizes) == 1 else mixed
-    note = f"pictures ({found}) become {size}x{size}; data.size=N for another size"
+    note = f"{NOUNS[modality]} ({found}) become {size}x{size}; data.size=N for another size"
     return Frame(channels, size, size, fits=True, how=config.fit), [note]
 
 

@@ -37,9 +37,9 @@ _LONGEST_AXIS = 1 << 40
 _PLAIN_DTYPE = re.compile(r"[|<>=](b1|[ui][1248]|f[248]|c8|c16|[US][1-9]\d{0,5})")  # never one that is unpickled
 
 # Names that common tools give to the same things, ours first.
-X_KEYS = ("images", "audio", "x", "x_train", "train_images", "arr_0")
+X_KEYS = ("images", "clips", "audio", "x", "x_train", "train_images", "arr_0")
 LABEL_KEYS = ("labels", "y", "y_train", "train_labels")
-TEST_X_KEYS = ("test_images", "test_audio", "test_x", "x_test")
+TEST_X_KEYS = ("test_images", "test_clips", "test_audio", "test_x", "x_test")
 TEST_LABEL_KEYS = ("test_labels", "test_y", "y_test")
 RATE_KEY = "sample_rate"
 CAPTION_KEYS = (("captions",), ("test_captions",))  # of the training and of the test part
@@ -120,7 +120,7 @@ def kind_of(path: Path) -> Kind:
 
 
 def modality_at(path: Path) -> str:
-    """ "image", "audio" or "points"."""
+    """ "image", "video", "audio" or "points"."""
     kind = kind_of(path)
     if kind not in ("npz", "npy"):
         return "audio" if kind == "sounds" else "image"
@@ -138,13 +138,20 @@ def modality_of_array(header: ArrayHeader, path: Path, key: str) -> str:
         got = f"'audio' of type {header.dtype.lstrip('|<>=')} and shape {header.shape}"
         fix = "save sounds as int16, or as numbers from -1 to 1, of shape (N, T) or (N, channels, T)"
         raise DataError(f"{got} is no sound", path=path, fix=fix)
-    if header.dtype[1] in "uib" and len(header.shape) in (3, 4):
+    whole = header.dtype[1] in "uib"
+    if whole and dimensions == 5:
+        return "video"
+    if key == "clips":
+        got = f"'clips' of type {header.dtype.lstrip('|<>=')} and shape {header.shape}"
+        raise DataError(f"{got} are no clips", path=path, fix="save clips as uint8 (N, frames, H, W, 1 or 3)")
+    if whole and dimensions in (3, 4):
         return "image"
     if header.dtype[1] == "f" and len(header.shape) == 2 and header.shape[1] == 2:
         return "points"
     got = f"values of type {header.dtype.lstrip('|<>=')} and shape {header.shape}"
-    fix = "save pictures as uint8 (N, H, W) or (N, H, W, 3) with values 0 to 255, points as float32 (N, 2)"
-    raise DataError(f"{got} are neither pictures nor points", path=path, fix=fix)
+    fix = "save pictures as uint8 (N, H, W) or (N, H, W, 3) with values 0 to 255, clips as uint8 (N, frames, H, W, 3), "
+    fix += "points as float32 (N, 2)"
+    raise DataError(f"{got} are neither pictures nor clips nor points", path=path, fix=fix)
 
 
 def find_key(arrays: Mapping[str, object], keys: tuple[str, ...], path: Path) -> str:

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
     from genai.contract import Batch, Spec
 
-NOUNS = {"image": "pictures", "audio": "sounds", "points": "points"}  # by modality
+NOUNS = {"image": "pictures", "video": "clips", "audio": "sounds", "points": "points"}  # by modality
 FOREIGN = {  # settings that say nothing of such data
-    "image": ("seconds", "sample_rate"),
-    "audio": ("size",),
-    "points": ("size", "channels", "seconds", "sample_rate"),
+    "image": ("frames", "seconds", "sample_rate"),
+    "video": ("seconds", "sample_rate"),
+    "audio": ("size", "frames"),
+    "points": ("size", "channels", "frames", "seconds", "sample_rate"),
 }
-_CHANNELS = {"image": (1, 3), "audio": (1, 2)}
+_CHANNELS = {"image": (1, 3), "video": (1, 3), "audio": (1, 2)}
 RESIDENT_BYTES = 1 << 30  # a set of at most this size is kept in memory, and on the device
 
 
@@ -37,7 +38,7 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: np.ndarray) -> np.ndarray:
-        """(B,) ids -> (B, *shape), uint8 of pictures, int16 of sounds."""
+        """(B,) ids -> (B, *shape), uint8 of pictures and clips, int16 of sounds."""
 
     def digest(self) -> bytes:
         """Changes with what the rows hold, as far as that can be seen without reading all."""
@@ -47,7 +48,7 @@ class Rows(Protocol):
 class Part:
     """Samples as they are stored, with their labels and captions."""
 
-    x: np.ndarray | Rows  # (N, C, H, W) uint8, (N, C, T) int16, or (N, D) float32
+    x: np.ndarray | Rows  # (N, C, H, W) or (N, C, T, H, W) uint8, (N, C, T) int16, (N, D) float32
     labels: np.ndarray | None = None  # (N,) int64
     captions: tuple[str, ...] | None = None  # of each sample; may be empty texts
 
@@ -68,7 +69,7 @@ class Source:
     """One set in data units. A plug-in's `open(config: DataConfig)` returns this, or a Dataset."""
 
     name: str
-    modality: Literal["image", "audio", "points"]
+    modality: Literal["image", "video", "audio", "points"]
     train: Part
     test: Part | None = None  # the set's own held-out part
     classes: int = 0
@@ -205,7 +206,8 @@ def _as_heard(config: DataConfig, learned: Spec) -> DataConfig:
 
 
 def modality_of(config_name: str, path: str | None) -> str:
-    """What the samples are ("image", "audio", "points"), from names and headers alone; "" where a plug-in does not say.
+    """What the samples are ("image", "video", "audio", "points"), from names and headers alone; "" where a plug-in does
+    not say.
 
     Raises DataError for what is no data, ConfigError where a path is missing.
     """

@@ -164,7 +164,7 @@ def _split(part: Part, ids: np.ndarray, units: Units) -> Resident | Streaming:
 def _scale_and_offset(source: Source, part: Part, train_ids: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if source.scale is not None and source.offset is not None:
         return source.scale, source.offset
-    if source.modality == "image":
+    if source.modality in _GREY_LEVELS:
         return (127.5,), (127.5,)
     if source.modality == "audio":  # one number for all, and an offset of 0: silence stays 0
         return (_deviation_of_levels(part.x, train_ids),), (0.0,)

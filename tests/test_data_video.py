@@ -218,10 +218,12 @@ def test_a_configuration_with_clips_is_composed_from_the_header_alone(tmp_path: 
 
 def test_a_model_without_a_net_for_clips_says_so_in_one_line(tmp_path: Path) -> None:
     path = save(tmp_path / "a.npz", clips=noise(3, 2, 8, 8, 3))
-    with pytest.raises(ConfigError, match="'gan' names no net for video data, only for image, points, latent") as told:
+    with pytest.raises(ConfigError, match="'gan' names no net for video data, only for image") as told:
         compose_train("gan", [f"data.path={path}"])
     (line,) = told.value.lines()
     assert "\n" not in line
+    with pytest.raises(ConfigError, match=r"'gan' names no net for audio data.* - train .*vae.*, or add net=NAME"):
+        compose_train("gan", ["data=spoken_digits"])  # of which there is one that another model names
     composed = compose_train("gan", [f"data.path={path}", "net=mlp", "data.frames=2"])
     assert (composed.net.name, composed.data.frames) == ("mlp", 2)
 

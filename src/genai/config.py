@@ -80,7 +80,7 @@ def _finish(
                 if f"data.{key}" not in arguments.settings:
                     assign(values, f"data.{key}", None)
             if is_auto:
-                net, defaults = values["net"], defaults_of("net", _net_for(modality, values, model), search)
+                net, defaults = values["net"], defaults_of("net", _net_for(modality, values, model, search), search)
                 values = {**values, "net": _merged(defaults, {k: v for k, v in net.items() if k != "name"})}
         except ConfigError as error:
             found.append(error)
@@ -130,7 +130,7 @@ def _modality_of(values: Mapping[str, Any], model: str) -> str:
     return modality_of(data["name"], None if path is None else str(path))
 
 
-def _net_for(modality: str, values: Mapping[str, Any], model: str) -> str:
+def _net_for(modality: str, values: Mapping[str, Any], model: str, search: SearchPath) -> str:
     nets = values.get("model", {}).get("nets")
     if not isinstance(nets, dict):
         raise ConfigError(f"'{model}' names no nets (model.nets)", fix="add net=NAME")
@@ -141,7 +141,10 @@ def _net_for(modality: str, values: Mapping[str, Any], model: str) -> str:
     if modality not in nets:
         known = ", ".join(nets)
         what = f"{modality} data" if modality else f"data={values['data']['name']}"
-        raise ConfigError(f"'{model}' names no net for {what}, only for {known}", fix="add net=NAME")
+        stated = {name: defaults_of("model", name, search).get("nets") for name in registry.components("model")}
+        able = [name for name, theirs in stated.items() if modality in (theirs or ())]
+        fix = f"train {' or '.join(able)}, or add net=NAME" if able else "add net=NAME"
+        raise ConfigError(f"'{model}' names no net for {what}, only for {known}", fix=fix)
     return str(nets[modality])
 
 

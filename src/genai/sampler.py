@@ -23,9 +23,14 @@ _CAPABLE: dict[str, tuple[type, str]] = {
     "encode": (FirstStage, "has no latents"),
     "vary": (Varies, "varies no input"),
 }
-_LEVELS = {"image": (0, 255, torch.uint8), "audio": (-(1 << 15), (1 << 15) - 1, torch.int16)}  # lowest and highest
+_LEVELS = {  # lowest and highest
+    "image": (0, 255, torch.uint8),
+    "video": (0, 255, torch.uint8),
+    "audio": (-(1 << 15), (1 << 15) - 1, torch.int16),
+}
 _DEVIATIONS = 2.5  # of a latent, to each side of a traversal
 _PREVIEW_ROWS, _PREVIEW_COLUMNS, _PREVIEW_POINTS, _PREVIEW_INPUTS = 10, 8, 1000, 32
+_PREVIEW_CLIPS, _PREVIEW_CLIPS_EACH = 8, 2  # in all, or of each class: one costs as much as all its frames
 
 
 @dataclass(frozen=True)
@@ -319,16 +324,21 @@ def reconstructed(model: Model, x: Tensor, runtime: Runtime) -> Tensor:
         return _widened(model.from_latent(model.to_latent(x.to(runtime.device, runtime.dtype))), runtime)
 
 
-def preview_inputs(split: Split) -> Tensor:
+def preview_inputs(split: Split, output: Spec) -> Tensor:
     """The fixed samples that previews reconstruct."""
-    return split.fetch(torch.arange(min(len(split), _PREVIEW_INPUTS))).x
+    most = _PREVIEW_CLIPS if output.modality == "video" else _PREVIEW_INPUTS
+    return split.fetch(torch.arange(min(len(split), most))).x
 
 
 def preview_plan(spec: Spec, output: Spec) -> Plan:
-    """The fixed plan of previews: class rows of eight, 64 pictures or sounds, or a cloud of points."""
+    """The fixed plan of previews: class rows of eight, 64 pictures or sounds, or a cloud of points; of clips two a
+    class, or eight."""
     if output.modality == "points":
         return plan(spec, seed=PREVIEW_SEED, count=_PREVIEW_POINTS)
+    each, total = _PREVIEW_COLUMNS, _PREVIEW_COLUMNS**2
+    if output.modality == "video":
+        each, total = _PREVIEW_CLIPS_EACH, _PREVIEW_CLIPS
     if spec.label_classes:
         rows = range(min(spec.label_classes, _PREVIEW_ROWS))
-        return plan(spec, seed=PREVIEW_SEED, count=_PREVIEW_COLUMNS, labels=rows)
-    return plan(spec, seed=PREVIEW_SEED, count=_PREVIEW_COLUMNS**2)
+        return plan(spec, seed=PREVIEW_SEED, count=each, labels=rows)
+    return plan(spec, seed=PREVIEW_SEED, count=total)

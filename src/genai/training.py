@@ -296,7 +296,7 @@ def _previewer(run: RunFolder, trainer: Trainer, codec: Any) -> Any:
             run.tell(f"cannot write {run.previews}: {error.strerror or error}; training goes on")
 
     if not trainer.model.draws:
-        x = sampler.preview_inputs(trainer.data.valid or trainer.data.train)
+        x = sampler.preview_inputs(trainer.data.valid or trainer.data.train, output)
         originals = in_data_units([x])
 
         def preview_again(averaged: Model, step: int) -> dict[str, float]:

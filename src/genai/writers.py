@@ -1,4 +1,5 @@
-"""Samples as files: pictures with a grid, sounds with their spectra, points with a scatter plot, arrays."""
+"""Samples as files: pictures with a grid, clips with a row of frames, sounds with their spectra, points with a scatter
+plot, arrays."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ RECORD = "samples.json"
 _OURS = re.compile(r"(grid|overview)\.png|\d{5,}\.(png|gif|wav)|samples\.(npz|csv)")
 _TILE = 56  # least pixels of a picture's shorter side in a grid
 _GRID_LIMIT = 400  # pictures in a grid
+_PAIRS = 8  # originals in a row, above what was made from them
 _STRIP = 12  # pictures of a strip, at most
+_FRAMES = 8  # of a clip in a grid, at most
 _GIF_SIDE, _GIF_MILLISECONDS = 128, 80  # least pixels of the shorter side, time of a picture
 _AXIS_SIZE = 11
 _PLOT = 640
@@ -85,9 +88,9 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def _write_npz(folder: Path, values: Array, labels: Sequence[int] | None, spec: Spec) -> list[str]:
-    """`samples.npz`: `samples` (uint8 NHWC for pictures; int16 (N, C, T) for sounds, (N, T) where they are mono;
-    float32 in data units for points), `labels`, and of sounds `sample_rate`."""
-    arrays = {"samples": _channels_last(values) if spec.modality == "image" else values}
+    """`samples.npz`: `samples` (uint8 NHWC for pictures, NTHWC for clips; int16 (N, C, T) for sounds, (N, T) where they
+    are mono; float32 in data units for points), `labels`, and of sounds `sample_rate`."""
+    arrays = {"samples": _channels_last(values) if spec.modality in ("image", "video") else values}
     if spec.modality == "audio":
         samples = values[:, 0] if values.shape[1] == 1 else values
         arrays = {"samples": samples, "sample_rate": np.array(spec.sample_rate, dtype=np.int32)}
@@ -110,12 +113,13 @@ def write(
     beside: Array | None = None,
     columns: int | None = None,
 ) -> list[str]:
-    """Writes samples and returns the names of the files: with `npz` one samples.npz; else pictures and sounds one by
-    one and points as samples.csv, with an overview: `grid.png`, of sounds `overview.png`. `texts` go into every PNG.
+    """Writes samples and returns the names of the files: with `npz` one samples.npz; else pictures, clips and sounds
+    one by one and points as samples.csv, with an overview: `grid.png`, of sounds `overview.png`. `texts` go into every
+    PNG.
 
-    Pictures `along` closed paths through (samples, frames from one to the next) become one GIF for each path; sounds on
-    such paths stay one by one, in order. What was made from others is shown below these, `beside`. `columns` is how
-    many stand in a row of the grid.
+    Pictures `along` closed paths through (samples, frames from one to the next) become one GIF for each path; clips and
+    sounds on such paths stay one by one, in order. What was made from others is shown below these, `beside`. `columns`
+    is how many stand in a row of the grid; of clips, one does.
     """
     if npz:
         return _write_npz(folder, values, labels, spec)
@@ -155,6 +159,10 @@ def _save_picture(value: Array, path: Path, spec: Spec, texts: Mapping[str, str]
     _save(_picture(np.moveaxis(value, 0, -1)), path, texts)
 
 
+def _save_clip(value: Array, path: Path, spec: Spec, texts: Mapping[str, str]) -> None:
+    _save_gif(np.moveaxis(value, 0, -1), path)
+
+
 def _save_sound(value: Array, path: Path, spec: Spec, texts: Mapping[str, str]) -> None:
     with open(path, "wb") as opened, wave.open(opened, "wb") as file:
         file.setparams((len(value), 2, spec.sample_rate, 0, "NONE", ""))
@@ -162,15 +170,21 @@ def _save_sound(value: Array, path: Path, spec: Spec, texts: Mapping[str, str]) 
 
 
 # Of what is written one by one: the overview beside it, how one is saved, and the ending of its name.
-_SINGLE = {"image": ("grid.png", _save_picture, "png"), "audio": ("overview.png", _save_sound, "wav")}
+_SINGLE = {
+    "image": ("grid.png", _save_picture, "png"),
+    "video": ("grid.png", _save_clip, "gif"),
+    "audio": ("overview.png", _save_sound, "wav"),
+}
 
 
 def _shown(values: Array, spec: Spec) -> tuple[Array, tuple[str, str] | None]:
-    """(N, H, W, C) of what is no more than a grid holds: pictures themselves, of sounds their spectra with the ends of
-    their axes."""
-    values = values[:_GRID_LIMIT]
+    """(N, H, W, C): pictures themselves, of clips the frames that a grid shows of each, one after the other, of sounds
+    their spectra with the ends of their axes."""
     if spec.modality == "image":
         return _channels_last(values), None
+    if spec.modality == "video":
+        frames = _channels_last(values[:, :, _spread(values.shape[2], _FRAMES)])
+        return frames.reshape(-1, *frames.shape[2:]), None
     axes = spectrogram.axes(spec.shape[1], spec.sample_rate)
     return spectrogram.pictures(values.astype(np.int16), spec.sample_rate), axes
 
@@ -178,19 +192,27 @@ def _shown(values: Array, spec: Spec) -> tuple[Array, tuple[str, str] | None]:
 def _write_paths(folder: Path, frames: Array, count: int, steps: int, texts: Mapping[str, str]) -> list[str]:
     """`grid.png` with a strip for each way from one sample to the next, and `00000.gif` ..., a closed path each."""
     paths = frames.reshape(-1, count, steps, *frames.shape[1:])
-    columns = np.unique(np.linspace(0, steps - 1, min(steps, _STRIP)).round().astype(int))
+    columns = _spread(steps, _STRIP)
     strips = np.concatenate([paths[:, :, columns], np.roll(paths[:, :, :1], -1, axis=1)], axis=2)
     rows = strips.reshape(-1, strips.shape[2], *frames.shape[1:])[: _GRID_LIMIT // strips.shape[2]]
     _save(grid(rows.reshape(-1, *frames.shape[1:]), None, (), columns=rows.shape[1]), folder / "grid.png", texts)
     names = []
     for number, path in enumerate(paths.reshape(len(paths), count * steps, *frames.shape[1:])):
-        factor = _factor(path.shape[1:3], _GIF_SIDE)
-        pictures = [_enlarged(picture, factor) for picture in path]
         names.append(f"{number:05d}.gif")
-        pictures[0].save(
-            folder / names[-1], save_all=True, append_images=pictures[1:], duration=_GIF_MILLISECONDS, loop=0
-        )
+        _save_gif(path, folder / names[-1])
     return ["grid.png", *names]
+
+
+def _save_gif(frames: Array, path: Path) -> None:
+    """Frames (T, H, W, C), again and again; of more than 256 colours a frame keeps those that are nearest."""
+    factor = _factor(frames.shape[1:3], _GIF_SIDE)
+    first, *others = (_enlarged(frame, factor) for frame in frames)
+    first.save(path, save_all=True, append_images=others, duration=_GIF_MILLISECONDS, loop=0)
+
+
+def _spread(count: int, most: int) -> NDArray[np.int64]:
+    """Which of so many are shown: all of them, or `most` from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
 def write_overview(
@@ -203,18 +225,23 @@ def write_overview(
     columns: int | None = None,
 ) -> None:
     """One picture of all samples: a grid, with a row (or several) per class where there are labels, else of so many
-    `columns`, or a scatter; of what was made from others below these, `beside`.
+    `columns`, or a scatter; of what was made from others below these, `beside`. A clip is a row of its frames.
 
     Raises OSError.
     """
+    frames = min(spec.shape[1], _FRAMES) if spec.modality == "video" else None  # that are shown of each
+    most = _GRID_LIMIT // (frames or 1)
     if beside is not None and spec.modality in _SINGLE:
-        count = min(len(values), _GRID_LIMIT // 2)
+        count = min(len(values), most // 2)
         shown, axes = _shown(np.concatenate([beside[:count], values[:count]]), spec)
-        _save(pairs(shown[:count], shown[count:], axes=axes), path, texts)
+        half = len(shown) // 2
+        _save(pairs(shown[:half], shown[half:], frames or _PAIRS, axes), path, texts)
     elif spec.modality in _SINGLE:
-        shown, axes = _shown(values, spec)
+        shown, axes = _shown(values[:most], spec)
         names = spec.cond["label"].names if labels is not None else ()
-        _save(grid(shown, labels, names, columns, axes), path, texts)
+        if frames is not None and labels is not None:
+            labels = [label for label in labels[:most] for _ in range(frames)]
+        _save(grid(shown, labels, names, frames or columns, axes), path, texts)
     elif spec.modality == "points":
         _save(scatter(values.astype(np.float64)), path, texts)
 
@@ -226,7 +253,8 @@ def grid(
     columns: int | None = None,
     axes: tuple[str, str] | None = None,
 ) -> Image.Image:
-    """Pictures (N, H, W, C) uint8 side by side, enlarged by whole factors; rows by class, with the classes' names.
+    """Pictures (N, H, W, C) uint8 side by side, enlarged by whole factors; rows by class, with the classes' names, and
+    of so many `columns` where they are stated.
 
     `axes` are the ends of a picture's axes, to the right and upwards from 0, written once, beside the first column.
     """
@@ -245,7 +273,7 @@ def grid(
         of_class: dict[int, list[int]] = {}
         for i in range(count):
             of_class.setdefault(labels[i], []).append(i)
-        columns = min(max(map(len, of_class.values())), 20)
+        columns = columns or min(max(map(len, of_class.values())), 20)
         for label in sorted(of_class):
             name = names[label] if label < len(names) else str(label)
             members = of_class[label]
@@ -279,7 +307,7 @@ def grid(
     return canvas
 
 
-def pairs(originals: Array, made: Array, columns: int = 8, axes: tuple[str, str] | None = None) -> Image.Image:
+def pairs(originals: Array, made: Array, columns: int, axes: tuple[str, str] | None = None) -> Image.Image:
     """Rows of originals (N, H, W, C), each above a row of what was made from them."""
     count = min(len(made), _GRID_LIMIT // 2)
     starts = range(0, count, columns)

@@ -12,11 +12,12 @@ import torch
 from PIL import Image, ImageSequence
 
 import genai
-from genai import sampler, writers
+from genai import factory, sampler, writers
 from genai.console import Console
-from genai.contract import Spec, label_spec
+from genai.contract import FirstStage, Spec, label_spec
+from genai.data.codec import Codec
 from genai.data.source import open_data
-from genai.errors import OutputError
+from genai.errors import ConfigError, DataError, OutputError
 from harness import config_of, train
 from pictures import config
 
@@ -193,6 +194,13 @@ def run(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def first_stage(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "vae"
+    train(config_of("vae", folder, *small(clips), "model.prior=none", "trainer.preview_every=1"))
+    return folder
+
+
 def size_of(path: Path) -> tuple[int, int]:
     with Image.open(path) as opened:
         return opened.size
@@ -215,3 +223,39 @@ def test_a_run_previews_and_draws_clips_and_replaces_only_its_own_files(run: Pat
     (tmp_path / "foreign" / "00000.gif").write_bytes(b"mine")
     with pytest.raises(OutputError, match="would be overwritten"):
         genai.sample(run, count=1, out=tmp_path / "foreign", console=QUIET)
+
+
+def test_every_task_of_a_first_stage_works_on_clips_of_any_size_and_length(first_stage: Path, tmp_path: Path) -> None:
+    assert size_of(first_stage / "previews" / "00000002.png")[1] == 2 * 4 * (56 + GAP) + GAP  # of 4 held-out clips
+    np.savez(tmp_path / "own.npz", clips=few_colours(3, 3, 6, 16, 12).transpose(0, 2, 3, 4, 1))
+    for task, files in (("reconstruct", 3), ("interpolate", 9), ("traverse", 6)):
+        out = genai.sample(first_stage, "sampling.frames=3", task=task, input=tmp_path / "own.npz",  # type: ignore[arg-type]
+                           count=2 if task == "traverse" else 3, out=tmp_path / task, console=QUIET)  # fmt: skip
+        assert sorted(path.name for path in out.glob("*.gif")) == [f"{i:05d}.gif" for i in range(files)]
+        assert (out / "grid.png").is_file()
+    encoded = genai.sample(first_stage, task="encode", out=tmp_path / "encode", console=QUIET)
+    assert np.load(encoded / "samples.npz", allow_pickle=False)["samples"].shape == (4, 32)
+
+
+def test_other_data_than_a_model_learned_is_refused_in_words(run: Path, clips: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "pictures.npz", images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.arange(4) % 2)
+    with pytest.raises(DataError, match=r"trained on video \(3, 4, 8, 8\), the data are image"):
+        genai.evaluate(run, f"data.path={tmp_path / 'pictures.npz'}", console=QUIET)
+    with pytest.raises(DataError, match=r"type data\.frames, data\.size and data\.channels as in training"):
+        genai.evaluate(run, f"data.path={clips}", "data.frames=2", console=QUIET)
+    np.savez(tmp_path / "short.npz", clips=np.zeros((4, 2, 8, 8, 3), np.uint8))
+    with pytest.raises(ConfigError, match=r"data\.frames is 4, the clips have 2"):
+        genai.evaluate(run, f"data.path={tmp_path / 'short.npz'}", console=QUIET)
+
+
+def test_a_codec_of_clips_says_how_others_are_brought_to_its_own(first_stage: Path, clips: Path) -> None:
+    trained = factory.open_trained(first_stage, threads=1)
+    assert isinstance(trained.model, FirstStage)
+    codec = Codec(trained.model, trained.spec, "", torch.device("cpu"), torch.float32)
+    data = factory.open_dataset(replace(trained.config, data=config(clips)), codec)
+    assert data.spec.modality == "latent"
+    longer = replace(trained.spec, shape=(3, 9, 12, 10))
+    with pytest.raises(ConfigError, match=r"\(3, 9, 12, 10\) - type data\.frames=4 data\.size=8"):
+        codec.encoded(longer)
+    with pytest.raises(ConfigError, match="name other data, or another run"):
+        codec.encoded(replace(trained.spec, shape=(3, 2, 8, 8)))

@@ -106,8 +106,8 @@ def fitting_split(trained: Trained, data: Dataset) -> Split:
     spec = trained.model.spec
     if data.spec.form != spec.form:
         what = f"the model was trained on {spec.modality} {spec.shape}, the data are {data.spec.modality}"
-        keys = "data.sample_rate, data.seconds" if spec.modality == "audio" else "data.size"
-        alike = spec.modality == data.spec.modality
-        fix = f"type {keys} and data.channels as in training" if alike else "name data of that kind"
+        keys = {"audio": "data.sample_rate, data.seconds", "video": "data.frames, data.size"}
+        alike, told = spec.modality == data.spec.modality, keys.get(spec.modality, "data.size")
+        fix = f"type {told} and data.channels as in training" if alike else "name data of that kind"
         raise DataError(f"{what} {data.spec.shape}", fix=fix)
     return data.valid

@@ -97,11 +97,15 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> 
     """Held-out data in the units that the model learned in: the run's own split or, of `another` set, its test part or
     all of it. The set of the training at another path is still that set."""
     units = trained.spec if trained.codec is None else trained.codec.spec
-    # Pictures of any size and colours are brought to what it learned, as sounds of any rate and length are.
-    if another and units.modality == modality_of(config.data.name, config.data.path) == "image":
-        channels, height, width = units.shape
+    # Pictures of any size and colours are brought to what it learned, as sounds of any rate and length are, and clips.
+    modality = modality_of(config.data.name, config.data.path) if another else ""
+    if modality == units.modality and modality in ("image", "video"):
+        channels, *length, height, width = units.shape
         size, channels = config.data.size or (height, width), config.data.channels or channels
-        config = replace(config, data=replace(config.data, size=size, channels=cast("Literal[1, 3]", channels)))
+        adapted = replace(config.data, size=size, channels=cast("Literal[1, 3]", channels))
+        if length:
+            adapted = replace(adapted, frames=config.data.frames or length[0])
+        config = replace(config, data=adapted)
 
     def opened(hold_out_all: bool) -> Dataset:
         seen_by = SeenBy(units, trained.class_names, hold_out_all)

@@ -33,6 +33,8 @@ class Codec:
             fix, alike = "name other data, or another run", data.modality == own.modality
             if alike and own.modality == "image" and data.shape[0] == own.shape[0]:
                 fix = f"type data.size={size_text(*own.shape[1:])}"
+            if alike and own.modality == "video" and data.shape[0] == own.shape[0] and data.shape[1] >= own.shape[1]:
+                fix = f"type data.frames={own.shape[1]} data.size={size_text(*own.shape[2:])}"
             if alike and own.modality == "audio" and data.shape[0] == own.shape[0]:
                 fix = f"type data.sample_rate={own.sample_rate} data.seconds={own.shape[1] / own.sample_rate:.9g}"
             raise ConfigError(what, fix=fix)

@@ -140,7 +140,7 @@ def build(source: Source, config: DataConfig, *, predicts: Predicts, seen_by: Se
     digest = hashlib.sha256(repr(spec).encode())
     for split in (train, valid):
         _add_content(digest, split)
-    if source.modality in _GREY_LEVELS and predicts == "data":
+    if source.modality in _GREY_LEVELS and predicts == "data" and len(train):
         spec = with_statistics(spec, train)  # not in the digest: they follow from the content
     told = captions_of(part, source.test)
     return Dataset(source.name, spec, train, valid, digest.hexdigest(), tuple(notes), *told)

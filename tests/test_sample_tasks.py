@@ -183,5 +183,5 @@ def test_the_bound_of_an_evaluation_says_its_unit_and_how_many_samples(run: Path
     assert not any("_s1" in name for name in genai.evaluate(run, console=QUIET))
     gan = tmp_path / "gan"
     train(config_of("gan", gan, *SMALL))
-    with pytest.raises(ConfigError, match=r"has no bound .* - models that do: .*vae"):
+    with pytest.raises(ConfigError, match=r"says nothing to this model - .*vae"):
         genai.evaluate(gan, "sampling.importance_samples=2", console=QUIET)

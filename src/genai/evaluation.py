@@ -12,7 +12,7 @@ from genai.contract import Batch, BoundsLikelihood, MeasuresLikelihood, Model, T
 from genai.data.source import Dataset, Split
 from genai.device import Runtime
 from genai.errors import DataError
-from genai.factory import Trained, require
+from genai.factory import Trained
 from genai.schema import SamplingConfig
 
 _EVALUATION = 1 << 40  # stands for the step where evaluation is seeded: no step of training reaches it
@@ -75,7 +75,7 @@ def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling
     """The model's held-out terms on the data's held-out part, with those of a bound of sampling.importance_samples and
     of a likelihood by sampling.likelihood_steps.
 
-    Raises DataError where that part is missing or no fit, ConfigError for a model that has no such bound or likelihood.
+    Raises DataError where that part is missing or no fit.
     """
     split = fitting_split(trained, data)
     classes, found = trained.model.spec.label_classes, data.spec.label_classes
@@ -83,10 +83,6 @@ def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling
         what = f"the model was trained with {classes} classes, the data have {found or 'none'}"
         raise DataError(what, fix="give the data the same classes, as sub-folders or in `labels`")
     model, samples = trained.model, sampling.importance_samples
-    if samples > 1:
-        require(model, BoundsLikelihood, "has no bound that rises with sampling.importance_samples")
-    if sampling.likelihood_steps:
-        require(model, MeasuresLikelihood, "finds no likelihood by sampling.likelihood_steps")
 
     def measure(batch: Batch) -> Terms:
         terms = model.evaluate(batch)

@@ -92,7 +92,7 @@ def test_each_caption_stays_with_its_picture_through_the_split(
     if stream:
         monkeypatch.setattr(listed_module, "RESIDENT_BYTES", 0)
     data = opened(tmp_path, valid_fraction=0.2)
-    assert data.spec.cond == {}  # captions alone are no classes
+    assert data.spec.label_classes == 0  # captions alone are no classes
     for split in (data.train, data.valid):
         assert split is not None
         assert split.captions == tuple(f"number {i}, 図" for i in numbers(split))  # type: ignore[attr-defined]

@@ -55,6 +55,11 @@ class Spec:
         """Number of classes of the label that x may be conditioned on; 0 where there is none."""
         return self.cond["label"].classes if "label" in self.cond else 0
 
+    @property
+    def prompt_length(self) -> int:
+        """Bytes of the prompt that x may be conditioned on, (T,) of UTF-8 filled up with 0; 0 where there is none."""
+        return self.cond["prompt"].shape[0] if "prompt" in self.cond else 0
+
 
 def label_spec(classes: int, names: Sequence[str] = ()) -> Spec:
     return Spec(kind="token", shape=(), modality="label", classes=classes, names=tuple(names))

@@ -108,14 +108,14 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> 
         config = replace(config, data=adapted)
 
     def opened(hold_out_all: bool) -> Dataset:
-        seen_by = SeenBy(units, trained.class_names, hold_out_all)
+        seen_by = SeenBy(units, trained.class_names, hold_out_all, trained.spec.prompt_length)
         return _through(trained.codec, open_data(config.data, predicts=predicts(config), seen_by=seen_by))
 
     data = opened(hold_out_all=False)
     split = None if trained.run is None else trained.run.info.split
     if another and (split is None or split.sha256 != data.fingerprint):
         data = opened(hold_out_all=True)
-    return data
+    return data.heard_by(trained.model.spec)
 
 
 def _through(codec: Codec | None, data: Dataset) -> Dataset:

@@ -173,6 +173,7 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
             runtime.seed(config.seed)
             model = build_model(config, data.spec)
             refuse_unused(model, config.sampling)
+            data = data.heard_by(model.spec)
             runtime.place(model)
             if config.model.init_from is not None and not plan.resumed:
                 _, source = locate(find(str(config.model.init_from), runs_root()))
@@ -216,7 +217,9 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Trainer, console: 
     parameters = sum(p.numel() for p in model.parameters())
     held_out = 0 if data.valid is None else len(data.valid)
     shape = "x".join(map(str, data.spec.shape))
-    classes = data.spec.label_classes or data.spec.classes or "no"
+    classes = f"{data.spec.label_classes or data.spec.classes or 'no'} classes"
+    if data.spec.prompt_length:
+        classes += f", captions of up to {data.spec.prompt_length} bytes"
     changes = [{**plain(change), "step": trainer.state.step} for change in plan.changes]
     run.check_metrics(trainer.state.step)
     run.begin(
@@ -241,7 +244,7 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Trainer, console: 
     run.log(f"device: {runtime}")
     counts = f"{len(data.train):,} samples + {held_out:,} held out"
     lines = [f"changed {change}" for change in plan.changes]
-    lines += [f"data: {data.name}, {counts}, {data.spec.modality} {shape}, {classes} classes"]
+    lines += [f"data: {data.name}, {counts}, {data.spec.modality} {shape}, {classes}"]
     lines += [f"data: {text}" for text in data.notes]
     lines += [f"model: {config.model.name}, {parameters:,} parameters; run: {run.path}"]
     lines += [f"model: {text}" for text in model.notes()]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genai.contract import Batch, FirstStage, Spec, SpreadsLatents
 from genai.data.images import size_text
-from genai.data.source import Split
+from genai.data.source import Split, without_prompts
 from genai.errors import ConfigError
 
 _CHUNK = 256  # samples encoded at a time
@@ -72,6 +72,9 @@ class LatentSplit:
             means, spreads = zip(*(self.codec.encode(split.fetch(chunk).x) for chunk in chunks), strict=True)
             self._latents = torch.cat(means), None if spreads[0] is None else torch.cat(spreads)
         return LatentSplit(split, self.codec, self._latents)
+
+    def without_prompts(self) -> LatentSplit:
+        return LatentSplit(without_prompts(self.split), self.codec, self._latents)
 
     def fetch(self, index: Tensor) -> Batch:
         batch = self.split.fetch(index)

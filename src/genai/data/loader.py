@@ -19,12 +19,10 @@ from genai.data import images
 from genai.data.codec import LatentSplit
 from genai.data.order import permutation
 from genai.data.source import Split
-from genai.data.split import Streaming
+from genai.data.split import Stored, Streaming
 from genai.errors import ConfigError, GenaiError
 
 _BATCHES_AHEAD = 3  # per worker process
-
-Stored = tuple[Tensor, Tensor | None]
 
 
 class Loader:
@@ -126,9 +124,9 @@ class _Reader:
             self.close()
             raise stored
         device = self._loader.device
-        values, labels = (None if t is None else t.to(device, non_blocking=self._pinned) for t in stored)
+        values, labels, prompts = (None if t is None else t.to(device, non_blocking=self._pinned) for t in stored)
         assert values is not None
-        return self._units.batch(values, labels, index.to(device, non_blocking=self._pinned))
+        return self._units.batch(values, labels, prompts, index.to(device, non_blocking=self._pinned))
 
     def close(self) -> None:
         atexit.unregister(self.close)

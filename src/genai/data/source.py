@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
 from genai import registry
 from genai.data import sniff
@@ -129,12 +129,13 @@ def refuse_foreign_settings(config: DataConfig, modality: str) -> None:
 
 @dataclass(frozen=True)
 class SeenBy:
-    """How a model that exists looks at a set: in the units and by the classes that it learned, with all of a set
-    without a test part held out where it learned from another."""
+    """How a model that exists looks at a set: in the units and by the classes that it learned, with as much of a
+    caption as it reads, and with all of a set without a test part held out where it learned from another."""
 
     units: Spec
     classes: tuple[str, ...]
     hold_out_all: bool
+    prompt_length: int | None = None  # bytes of a caption; None: of the longest
 
 
 class Split(Protocol):
@@ -145,10 +146,21 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def fetch(self, index: Tensor) -> Batch:
-        """(B,) int64 on the split's device -> float32 x and int64 label."""
+        """(B,) int64 on the split's device -> float32 x, int64 label and prompt."""
 
     def to(self, device: torch.device) -> Split:
         """A split in memory moves as it is stored (uint8 stays uint8); a streaming one returns itself."""
+
+
+@runtime_checkable
+class Prompted(Protocol):
+    """A split that holds what its captions say."""
+
+    def without_prompts(self) -> Split: ...
+
+
+def without_prompts(split: Split) -> Split:
+    return split.without_prompts() if isinstance(split, Prompted) else split
 
 
 @dataclass(frozen=True)
@@ -161,6 +173,14 @@ class Dataset:
     notes: tuple[str, ...]
     num_captions: int = 0  # of both parts
     caption_examples: tuple[str, ...] = ()  # three at most
+    prompts: tuple[tuple[str, int | None], ...] = ()  # captions that differ, held out if possible, with labels
+
+    def heard_by(self, spec: Spec) -> Dataset:
+        """The same for a model of this `spec`: without prompts where it reads none, which would only cost memory."""
+        if spec.prompt_length:
+            return self
+        valid = None if self.valid is None else without_prompts(self.valid)
+        return replace(self, train=without_prompts(self.train), valid=valid)
 
 
 def open_source(config: DataConfig) -> Source | Dataset:

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from genai.contract import Batch, Spec, label_spec
 from genai.data.held_out import split_ids
+from genai.data.prompts import NUM_EXAMPLES, count_longer, longest, prompt_bytes, prompt_ids, prompt_spec
 from genai.data.source import Dataset, Part, Rows, SeenBy, Source, Split, captions_of, with_classes
 from genai.errors import DataError
 from genai.schema import DataConfig
 
 Predicts = Literal["data", "target"]
+Stored = tuple[Tensor, Tensor | None, Tensor | None]  # values, labels, prompts
 _MOST_MEASURED, _MOST_VALUES = 1000, 1 << 26  # samples of a streaming set, and their values, that say its deviation
 _VALUES_AT_ONCE = 1 << 20
 _MOST_STREAMED = 256  # of a streaming set of pictures
@@ -35,40 +37,51 @@ class Units:
     def to(self, device: torch.device) -> Units:
         return Units(self.scale.to(device), self.offset.to(device), self.predicts)
 
-    def batch(self, stored: Tensor, labels: Tensor | None, index: Tensor) -> Batch:
+    def batch(self, stored: Tensor, labels: Tensor | None, prompts: Tensor | None, index: Tensor) -> Batch:
         """Takes over `stored`: float32 values are changed in place."""
         values = stored.float().sub_(self.offset).div_(self.scale)
-        if labels is None:
-            return Batch(x=values, index=index)
-        if self.predicts == "target":
+        if labels is not None and self.predicts == "target":
             return Batch(x=labels, cond={"input": values}, index=index)
-        return Batch(x=values, cond={"label": labels}, index=index)
+        cond = {} if labels is None else {"label": labels}
+        if prompts is not None:
+            cond["prompt"] = prompts.long()
+        return Batch(x=values, cond=cond, index=index)
 
 
 class Resident:
-    """A split whose samples are one tensor on one device; a batch is an index. `captions` has one for each sample."""
+    """A split whose samples are one tensor on one device; a batch is an index. `captions` has one for each sample,
+    `prompts` (N, T) uint8 what a model is told of them."""
 
     streams = False
 
     def __init__(
-        self, stored: Tensor, labels: Tensor | None, units: Units, captions: tuple[str, ...] | None = None
+        self,
+        stored: Tensor,
+        labels: Tensor | None,
+        units: Units,
+        captions: tuple[str, ...] | None = None,
+        prompts: Tensor | None = None,
     ) -> None:
-        self.stored, self.labels, self.units, self.captions = stored, labels, units, captions
+        self.stored, self.labels, self.units, self.captions, self.prompts = stored, labels, units, captions, prompts
         self._moved: dict[torch.device, Resident] = {stored.device: self}
 
     def __len__(self) -> int:
         return self.stored.shape[0]
 
     def fetch(self, index: Tensor) -> Batch:
-        labels = None if self.labels is None else self.labels.index_select(0, index)
-        return self.units.batch(self.stored.index_select(0, index), labels, index)
+        labels, prompts = (None if t is None else t.index_select(0, index) for t in (self.labels, self.prompts))
+        return self.units.batch(self.stored.index_select(0, index), labels, prompts, index)
 
     def to(self, device: torch.device) -> Resident:
         # Kept, because evaluation asks every time and the samples should cross to the device once.
         if device not in self._moved:
-            labels = None if self.labels is None else self.labels.to(device)
-            self._moved[device] = Resident(self.stored.to(device), labels, self.units.to(device), self.captions)
+            labels, prompts = (None if t is None else t.to(device) for t in (self.labels, self.prompts))
+            moved = Resident(self.stored.to(device), labels, self.units.to(device), self.captions, prompts)
+            self._moved[device] = moved
         return self._moved[device]
+
+    def without_prompts(self) -> Resident:
+        return Resident(self.stored, self.labels, self.units, self.captions)
 
 
 class Streaming:
@@ -83,17 +96,21 @@ class Streaming:
         labels: np.ndarray | None,
         units: Units,
         captions: tuple[str, ...] | None = None,
+        prompts: np.ndarray | None = None,
     ) -> None:
-        self.rows, self.ids, self.labels, self.units, self.captions = rows, ids, labels, units, captions
+        self.rows, self.ids, self.labels, self.units = rows, ids, labels, units
+        self.captions, self.prompts = captions, prompts
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def read(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Stored values and labels on the CPU: what a worker process sends, a quarter of the bytes of a Batch."""
+    def read(self, index: Tensor) -> Stored:
+        """On the CPU: what a worker process sends, a quarter of the bytes of a Batch."""
         positions = index.numpy()
-        labels = None if self.labels is None else torch.from_numpy(self.labels[positions])
-        return torch.from_numpy(self.rows.read(self.ids[positions])), labels
+        labels, prompts = (
+            None if values is None else torch.from_numpy(values[positions]) for values in (self.labels, self.prompts)
+        )
+        return torch.from_numpy(self.rows.read(self.ids[positions])), labels, prompts
 
     def fetch(self, index: Tensor) -> Batch:
         index = index.cpu()
@@ -101,6 +118,9 @@ class Streaming:
 
     def to(self, device: torch.device) -> Streaming:
         return self
+
+    def without_prompts(self) -> Streaming:
+        return Streaming(self.rows, self.ids, self.labels, self.units, self.captions)
 
 
 def build(source: Source, config: DataConfig, *, predicts: Predicts, seen_by: SeenBy | None = None) -> Dataset:
@@ -133,8 +153,9 @@ def build(source: Source, config: DataConfig, *, predicts: Predicts, seen_by: Se
     spec = replace(_spec(source, scale, offset, predicts), num_samples=len(train_ids))
     rank = len(source.train.shape)
     scaling = Units(_per_channel(scale, rank), _per_channel(offset, rank), predicts)
-    train = _split(part, train_ids, scaling)
-    valid = _split(source.test or part, valid_ids, scaling) if len(valid_ids) else None
+    length = _prompt_length(source, train_ids, seen_by) if predicts == "data" else 0
+    train = _split(part, train_ids, scaling, length)
+    valid = _split(source.test or part, valid_ids, scaling, length) if len(valid_ids) else None
     if train.streams and config.workers == 0:
         notes.append("too large for memory, read from files: data.workers=4 reads ahead")
     digest = hashlib.sha256(repr(spec).encode())
@@ -143,22 +164,55 @@ def build(source: Source, config: DataConfig, *, predicts: Predicts, seen_by: Se
     if source.modality in _GREY_LEVELS and predicts == "data" and len(train):
         spec = with_statistics(spec, train)  # not in the digest: they follow from the content
     told = captions_of(part, source.test)
-    return Dataset(source.name, spec, train, valid, digest.hexdigest(), tuple(notes), *told)
+    prompts: tuple[tuple[str, int | None], ...] = ()
+    if length:
+        spec = replace(spec, cond={**spec.cond, "prompt": prompt_spec(length)})
+        captions = [text for split in (train, valid) if split is not None for text in split.captions or ()]
+        if longer := count_longer(captions, length):
+            notes.append(f"{longer} captions are longer than {length} bytes: models are told their beginning")
+        prompts = _some_prompts(valid) or _some_prompts(train)
+    return Dataset(source.name, spec, train, valid, digest.hexdigest(), tuple(notes), *told, prompts)
+
+
+def _prompt_length(source: Source, train_ids: np.ndarray, seen_by: SeenBy | None) -> int:
+    """Bytes of the captions of these samples that a model is told; 0 where they have none."""
+    if seen_by is not None and seen_by.prompt_length is not None:
+        return seen_by.prompt_length if captions_of(source.train, source.test)[0] else 0
+    captions = source.train.captions
+    return 0 if captions is None else longest(captions[i] for i in train_ids)
+
+
+def _some_prompts(split: Resident | Streaming | None) -> tuple[tuple[str, int | None], ...]:
+    """Captions that differ, from all over the split, with the labels of the first samples that have them."""
+    if split is None or split.captions is None:
+        return ()
+    first: dict[bytes, int] = {}  # sample that has it
+    for i, text in enumerate(split.captions):
+        if told := prompt_bytes(text):
+            first.setdefault(told, i)
+    samples = list(first.values())
+    # Not the first ones: folders lie class after class.
+    chosen = np.linspace(0, len(samples) - 1, min(len(samples), NUM_EXAMPLES)).round().astype(int)
+    labels = None if split.labels is None else split.labels[samples].tolist()
+    return tuple((split.captions[samples[i]], None if labels is None else labels[i]) for i in chosen)
 
 
 def _per_channel(values: tuple[float, ...], ndim: int) -> Tensor:
     return torch.tensor(values[0]) if len(values) == 1 else torch.tensor(values).view(-1, *[1] * (ndim - 1))
 
 
-def _split(part: Part, ids: np.ndarray, units: Units) -> Resident | Streaming:
+def _split(part: Part, ids: np.ndarray, units: Units, prompt_length: int) -> Resident | Streaming:
     labels = None if part.labels is None else np.asarray(part.labels, dtype=np.int64)[ids]
     captions = None if part.captions is None else tuple(part.captions[i] for i in ids)
+    # Of a part without captions, beside one that has them: no prompts.
+    prompts = prompt_ids(captions or ("",) * len(ids), prompt_length) if prompt_length else None
     if not isinstance(part.x, np.ndarray):
-        return Streaming(part.x, ids, labels, units, captions)
+        return Streaming(part.x, ids, labels, units, captions, prompts)
     stored = part.x if len(ids) == len(part.x) else part.x[ids]
     if not stored.flags.writeable or not stored.flags.c_contiguous:
         stored = np.array(stored, order="C")
-    return Resident(torch.from_numpy(stored), None if labels is None else torch.from_numpy(labels), units, captions)
+    numbers, ids_of_prompts = (None if given is None else torch.from_numpy(given) for given in (labels, prompts))
+    return Resident(torch.from_numpy(stored), numbers, units, captions, ids_of_prompts)
 
 
 def _scale_and_offset(source: Source, part: Part, train_ids: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -119,7 +119,7 @@ class Gan(Model):
 
     def __init__(self, *, spec: Spec, config: GanConfig, net: NetConfig) -> None:
         super().__init__()
-        self.spec = spec if config.conditional else replace(spec, cond={})
+        self.spec = spec.told("label") if config.conditional else spec.told()
         self.config, self.classes, self.game = config, self.spec.label_classes, GAMES[config.loss]
         self.penalty = self.game.penalty if config.penalty == "auto" else config.penalty
         self.spectral = self.game.spectral_norm if config.spectral_norm == "auto" else config.spectral_norm

@@ -68,7 +68,7 @@ class Vae(Model):
     def __init__(self, *, spec: Spec, config: VaeConfig, net: NetConfig) -> None:
         super().__init__()
         # The label is what the prior is told; the decoder reads all that it needs from z.
-        self.spec = spec if config.prior == "mixture" else replace(spec, cond={})
+        self.spec = spec.told("label") if config.prior == "mixture" else spec.told()
         self.draws = config.prior != "none"
         self.config, self.classes = config, self.spec.label_classes
         if len(spec.shape) == 1 and (config.downsample is not None or config.latents != "gaussian"):

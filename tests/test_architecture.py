@@ -36,7 +36,7 @@ LAYERS = [
         "device",
         "console",
     ],
-    ["nets", "optim", "solvers"],
+    ["nets", "optim", "solvers", "lettering"],
     ["optim_table", "registry"],
     ["contract", "schema", "faults", "signals", "job"],
     ["errors"],

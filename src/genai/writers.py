@@ -10,7 +10,7 @@ import os
 import re
 import wave
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from genai import spectrogram
 from genai.contract import Spec
 from genai.errors import OutputError
+from genai.lettering import font_for, one_line, wrapped
 
 Array = NDArray[np.generic]
 RECORD = "samples.json"
@@ -34,13 +35,8 @@ _GIF_SIDE, _GIF_MILLISECONDS = 128, 80  # least pixels of the shorter side, time
 _AXIS_SIZE = 11
 _PLOT = 640
 _LONGEST_NAME = 30  # characters of a class's name in a grid
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-_FONTS = (  # of Latin, Greek and Cyrillic letters, then of Chinese and most others, as the systems name them
-    "DejaVuSans.ttf", "Arial.ttf", "arial.ttf", "LiberationSans-Regular.ttf", "Helvetica.ttc",
-    "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "NotoSansSC-Regular.otf", "SourceHanSansSC-Regular.otf",
-    "wqy-microhei.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf", "PingFang.ttc", "STHeiti Light.ttc",
-    "Hiragino Sans GB.ttc", "msyh.ttc", "simhei.ttf", "simsun.ttc",
-)  # fmt: skip
+_TITLED_WIDTH = 112  # least pixels of a picture's width with a title below
+_LINE, _TITLE_LINES, _TITLE_WIDTH = 16, 3, 190  # pixels of a line, lines below a picture, pixels beside a row
 
 
 @contextmanager
@@ -87,15 +83,19 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
         (folder / RECORD).write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _write_npz(folder: Path, values: Array, labels: Sequence[int] | None, spec: Spec) -> list[str]:
+def _write_npz(
+    folder: Path, values: Array, labels: Sequence[int] | None, spec: Spec, prompts: Sequence[str] | None
+) -> list[str]:
     """`samples.npz`: `samples` (uint8 NHWC for pictures, NTHWC for clips; int16 (N, C, T) for sounds, (N, T) where they
-    are mono; float32 in data units for points), `labels`, and of sounds `sample_rate`."""
+    are mono; float32 in data units for points), `labels`, `prompts`, and of sounds `sample_rate`."""
     arrays = {"samples": _channels_last(values) if spec.modality in ("image", "video") else values}
     if spec.modality == "audio":
         samples = values[:, 0] if values.shape[1] == 1 else values
         arrays = {"samples": samples, "sample_rate": np.array(spec.sample_rate, dtype=np.int32)}
     if labels is not None:
         arrays["labels"] = np.asarray(labels, dtype=np.int64)
+    if prompts is not None:
+        arrays["prompts"] = np.array(prompts, dtype=np.str_)
     with output(folder), open(folder / "samples.npz", "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     return ["samples.npz"]
@@ -112,6 +112,8 @@ def write(
     along: tuple[int, int] | None = None,
     beside: Array | None = None,
     columns: int | None = None,
+    prompts: Sequence[str] | None = None,
+    titles: Sequence[str] | None = None,
 ) -> list[str]:
     """Writes samples and returns the names of the files: with `npz` one samples.npz; else pictures, clips and sounds
     one by one and points as samples.csv, with an overview: `grid.png`, of sounds `overview.png`. `texts` go into every
@@ -119,10 +121,11 @@ def write(
 
     Pictures `along` closed paths through (samples, frames from one to the next) become one GIF for each path; clips and
     sounds on such paths stay one by one, in order. What was made from others is shown below these, `beside`. `columns`
-    is how many stand in a row of the grid; of clips, one does.
+    is how many stand in a row of the grid; of clips, one does. `titles` are written there. A PNG holds the prompt of
+    its sample.
     """
     if npz:
-        return _write_npz(folder, values, labels, spec)
+        return _write_npz(folder, values, labels, spec, prompts)
     with output(folder):
         if along is not None and spec.modality == "image":
             return _write_paths(folder, _channels_last(values), *along, texts)
@@ -130,22 +133,24 @@ def write(
             overview, save, ending = _SINGLE[spec.modality]
             digits = max(5, len(str(len(values))))
             names = [f"{i:0{digits}d}.{ending}" for i in range(len(values))]
-            for name, value in zip(names, values, strict=True):
-                save(value, folder / name, spec, texts)
+            for i, (name, value) in enumerate(zip(names, values, strict=True)):
+                save(value, folder / name, spec, {**texts, "genai:prompt": prompts[i]} if prompts else texts)
             if along is not None:
                 chosen = _on_paths(values, *along)
                 values, columns = chosen.reshape(-1, *spec.shape), chosen.shape[1]
-            write_overview(folder / overview, values, None if columns else labels, spec, texts, beside, columns)
+            labels, titles = (None, None) if columns else (labels, titles)
+            write_overview(folder / overview, values, labels, spec, texts, beside, columns, titles)
             return [overview, *names]
         if spec.modality == "points":
-            with open(folder / "samples.csv", "w", newline="") as file:
+            with open(folder / "samples.csv", "w", newline="", encoding="utf-8") as file:
                 rows = csv.writer(file)
-                rows.writerow([f"x{i}" for i in range(values.shape[1])] + (["label"] if labels is not None else []))
+                told = {name: given for name, given in (("label", labels), ("prompt", prompts)) if given is not None}
+                rows.writerow([*(f"x{i}" for i in range(values.shape[1])), *told])
                 for i, row in enumerate(values.tolist()):
-                    rows.writerow([f"{v:.7g}" for v in row] + ([labels[i]] if labels is not None else []))
+                    rows.writerow([*(f"{v:.7g}" for v in row), *(given[i] for given in told.values())])
             write_overview(folder / "grid.png", values, labels, spec, texts)
             return ["grid.png", "samples.csv"]
-        return _write_npz(folder, values, labels, spec)
+        return _write_npz(folder, values, labels, spec, prompts)
 
 
 def _on_paths(values: Array, count: int, steps: int) -> Array:
@@ -223,9 +228,11 @@ def write_overview(
     texts: Mapping[str, str],
     beside: Array | None = None,
     columns: int | None = None,
+    titles: Sequence[str] | None = None,
 ) -> None:
-    """One picture of all samples: a grid, with a row (or several) per class where there are labels, else of so many
-    `columns`, or a scatter; of what was made from others below these, `beside`. A clip is a row of its frames.
+    """One picture of all samples: a grid, with a row (or several) per class where there are labels, by title where
+    there are `titles`, else of so many `columns`, or a scatter; of what was made from others below these, `beside`. A
+    clip is a row of its frames.
 
     Raises OSError.
     """
@@ -241,7 +248,9 @@ def write_overview(
         names = spec.cond["label"].names if labels is not None else ()
         if frames is not None and labels is not None:
             labels = [label for label in labels[:most] for _ in range(frames)]
-        _save(grid(shown, labels, names, frames or columns, axes), path, texts)
+        if frames is not None and titles is not None:
+            titles = [title for title in titles[:most] for _ in range(frames)]
+        _save(grid(shown, labels, names, frames or columns, axes, titles), path, texts)
     elif spec.modality == "points":
         _save(scatter(values.astype(np.float64)), path, texts)
 
@@ -252,42 +261,43 @@ def grid(
     names: Sequence[str],
     columns: int | None = None,
     axes: tuple[str, str] | None = None,
+    titles: Sequence[str] | None = None,
 ) -> Image.Image:
-    """Pictures (N, H, W, C) uint8 side by side, enlarged by whole factors; rows by class, with the classes' names, and
-    of so many `columns` where they are stated.
+    """Pictures (N, H, W, C) uint8 side by side, enlarged by whole factors; rows by class, with the classes' names, or
+    by title, which stands below each where no two have the same; of so many `columns` where they are stated.
 
     `axes` are the ends of a picture's axes, to the right and upwards from 0, written once, beside the first column.
     """
     pictures = pictures[:_GRID_LIMIT]
     count, height, width = pictures.shape[:3]
-    # A line break ends the drawing of a text.
-    names = [" ".join(re.sub(r"[\x00-\x1f\x7f]", " ", name).split()) for name in names]
-    names = [name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 2] + ".." for name in names]
-    font, drawn = _font_for(names, 13)
+    if titles is not None:
+        places = {title: i for i, title in enumerate(dict.fromkeys(titles[:count]))}
+        names, labels = list(places), [places[title] for title in titles[:count]]
+    names = [one_line(name) for name in names]
+    if titles is None:
+        names = [name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 2] + ".." for name in names]
+    font, drawn = font_for(names, 13)
     names = [name if good else str(i) for i, (name, good) in enumerate(zip(names, drawn, strict=True))]  # no boxes
-    rows: list[tuple[str, list[int]]] = []
-    if labels is None:
-        columns = columns or math.ceil(math.sqrt(count))
-        rows = [("", list(range(i, min(i + columns, count)))) for i in range(0, count, columns)]
-    else:
-        of_class: dict[int, list[int]] = {}
-        for i in range(count):
-            of_class.setdefault(labels[i], []).append(i)
-        columns = columns or min(max(map(len, of_class.values())), 20)
-        for label in sorted(of_class):
-            name = names[label] if label < len(names) else str(label)
-            members = of_class[label]
-            for start in range(0, len(members), columns):
-                rows.append((name if start == 0 else "", members[start : start + columns]))
-    factor = _factor((height, width), _TILE)
-    tile_height, tile_width, gap = height * factor, width * factor, 2
-    margin = max((round(font.getlength(name)) for name, _ in rows), default=0)
+    captioned = titles is not None and len(names) == count
+    factor = max(_factor((height, width), _TILE), _factor((width,), _TITLED_WIDTH) if captioned else 1)
+    tile_height, tile_width, gap = height * factor, width * factor, 10 if captioned else 2
+    columns, rows = _rows_of(None if captioned else labels, count, columns)
+    texts = [[name] for name in names]  # of each name, line by line
+    if titles is not None:
+        room = (tile_width, _TITLE_LINES) if captioned else (_TITLE_WIDTH, max(1, tile_height // _LINE))
+        texts = [wrapped(name, font, *room) for name in names]
+    beside = [[] if label is None else texts[label] if label < len(texts) else [str(label)] for label, _ in rows]
+    tops = [gap]  # of each row, and where the last one ends
+    for _, members in rows:
+        lines_below = max(len(texts[i]) for i in members) if captioned else 0
+        tops.append(tops[-1] + tile_height + lines_below * _LINE + gap)
+    margin = max((round(font.getlength(line)) for lines in beside for line in lines), default=0)
     margin = margin + 12 if margin else 0
     small = ImageFont.load_default(_AXIS_SIZE)
     below = 0
     if axes is not None:
         margin, below = margin + round(small.getlength(axes[1])) + 10, _AXIS_SIZE + 6
-    width, height = margin + columns * (tile_width + gap) + gap, len(rows) * (tile_height + gap) + gap
+    width, height = margin + columns * (tile_width + gap) + gap, tops[-1]
     canvas = Image.new("RGB", (width, height + below), "white")
     pen = ImageDraw.Draw(canvas)
     if axes is not None:
@@ -298,13 +308,37 @@ def grid(
             (axes[0], (margin + gap + tile_width, height + 2), "rt"),
         ):
             pen.text(place, text, fill="black", font=small, anchor=anchor)
-    for row, (name, members) in enumerate(rows):
-        top = gap + row * (tile_height + gap)
-        if name:
-            pen.text((6, top + tile_height // 2), name, fill="black", font=font, anchor="lm")
+    for (_, members), top, lines in zip(rows, tops, beside, strict=False):
+        middle = top + tile_height // 2 - (len(lines) - 1) * _LINE // 2
+        for number, line in enumerate(lines):
+            pen.text((6, middle + number * _LINE), line, fill="black", font=font, anchor="lm")
         for column, i in enumerate(members):
-            canvas.paste(_enlarged(pictures[i], factor), (margin + gap + column * (tile_width + gap), top))
+            left = margin + gap + column * (tile_width + gap)
+            canvas.paste(_enlarged(pictures[i], factor), (left, top))
+            for number, line in enumerate(texts[i] if captioned else []):
+                place = (left + tile_width // 2, top + tile_height + 3 + number * _LINE)
+                pen.text(place, line, fill="black", font=font, anchor="ma")
     return canvas
+
+
+def _rows_of(
+    labels: Sequence[int] | None, count: int, columns: int | None
+) -> tuple[int, list[tuple[int | None, list[int]]]]:
+    """How many columns a grid of `count` pictures has, and which pictures are in each row, with the label that begins
+    there."""
+    if labels is None:
+        columns = columns or math.ceil(math.sqrt(count))
+        return columns, [(None, list(range(i, min(i + columns, count)))) for i in range(0, count, columns)]
+    of_class: dict[int, list[int]] = {}
+    for i in range(count):
+        of_class.setdefault(labels[i], []).append(i)
+    columns = columns or min(max(map(len, of_class.values())), 20)
+    rows: list[tuple[int | None, list[int]]] = []
+    for label in sorted(of_class):
+        members = of_class[label]
+        for start in range(0, len(members), columns):
+            rows.append((label if start == 0 else None, members[start : start + columns]))
+    return columns, rows
 
 
 def pairs(originals: Array, made: Array, columns: int, axes: tuple[str, str] | None = None) -> Image.Image:
@@ -316,24 +350,6 @@ def pairs(originals: Array, made: Array, columns: int, axes: tuple[str, str] | N
         end = min(start + columns, count)
         rows[2 * number, : end - start], rows[2 * number + 1, : end - start] = originals[start:end], made[start:end]
     return grid(rows.reshape(-1, *made.shape[1:]), None, (), columns=columns, axes=axes)
-
-
-def _font_for(names: Sequence[str], size: int) -> tuple[Font, list[bool]]:
-    """The first font that has the characters of most names, and of which names it has all: Pillow's own, which is
-    ASCII, then the system's."""
-    best: tuple[Font, list[bool]] | None = None
-    for font_name in (None, *_FONTS):
-        with suppress(OSError):
-            font = ImageFont.load_default(size) if font_name is None else ImageFont.truetype(font_name, size)
-            missing = bytes(font.getmask("\uffff"))
-            has = {c: bytes(font.getmask(c)) != missing for c in set("".join(names))} | {" ": True}
-            drawn = [all(has[c] for c in name) for name in names]
-            if best is None or sum(drawn) > sum(best[1]):
-                best = font, drawn
-            if all(drawn):
-                break
-    assert best is not None  # Pillow's own is always there
-    return best
 
 
 def scatter(points: NDArray[np.float64]) -> Image.Image:

@@ -71,6 +71,7 @@ def training(model: str, folder: Path, *overrides: str) -> list[str]:
         ),
         ("probe_chars", ["trainer.max_steps=20"]),  # too few held-out words for both processes
         pytest.param("probe_gan", ["trainer.max_steps=20"], marks=pytest.mark.slow),
+        pytest.param("probe_painter", ["trainer.max_steps=20"], marks=pytest.mark.slow),
         pytest.param("probe_softmax", ["trainer.max_steps=20", "optim=adam"], marks=pytest.mark.slow),
     ],
 )

@@ -1,4 +1,4 @@
-"""Four small models of different kinds, as a plug-in, that trainer, checkpoint, sampler and evaluation must carry."""
+"""Small models of different kinds, as a plug-in, that trainer, checkpoint, sampler and evaluation must carry."""
 
 from __future__ import annotations
 

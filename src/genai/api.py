@@ -17,6 +17,7 @@ from genai import training
 from genai.checkpoint import MANIFEST
 from genai.config import Change, change_config, compose_train, compose_verb, differences
 from genai.console import Console
+from genai.data.prompts import clean
 from genai.documents import write_atomically
 from genai.errors import ConfigError, OutputError
 from genai.run import RunFolder, has_begun, home
@@ -80,6 +81,7 @@ def sample(
     count: int | None = None,
     seed: int = 0,
     labels: Sequence[str | int] | None = None,
+    prompts: Sequence[str] | None = None,
     out: str | Path | None = None,
     step: str | int = "latest",
     batch_size: int | None = None,
@@ -90,7 +92,8 @@ def sample(
     strength: float = 0.5,
     console: Console | None = None,
 ) -> Path:
-    """Draws `count` samples (of each label, where labels are named) and returns the folder they are written to.
+    """Draws `count` samples (of each label and of each prompt, where some are named; one of a prompt by default) and
+    returns the folder they are written to.
 
     Without a task the model does what it does by itself: "generate", or "reconstruct" where nothing can be drawn. With
     task="interpolate": closed paths through `count` samples, sampling.frames from each to the next, or through the
@@ -100,15 +103,17 @@ def sample(
     """
     _require_texts(*overrides)
     good = task in (None, *_COUNTS) and (count is None or (type(count) is int and 0 < count <= 10**7))
-    good &= type(seed) is int and 0 <= seed < 2**63 and 0 <= strength <= 1
-    if not good or not (labels is None or (isinstance(labels, list | tuple) and labels)) or format not in _FORMATS:
-        what = f"{count=}, {seed=}, {labels=}, {format=}, {task=}, {strength=}"
-        fix = "count from 1, seed from 0, labels as a list, format 'files' or 'npz', strength 0 to 1, "
+    good &= type(seed) is int and 0 <= seed < 2**63 and 0 <= strength <= 1 and format in _FORMATS
+    good &= all(given is None or (isinstance(given, list | tuple) and len(given) > 0) for given in (labels, prompts))
+    if not good or not all(isinstance(prompt, str) for prompt in prompts or ()):
+        what = f"{count=}, {seed=}, {labels=}, {prompts=}, {format=}, {task=}, {strength=}"
+        fix = "count from 1, seed from 0, labels and prompts as lists, format 'files' or 'npz', strength 0 to 1, "
         fix += f"task one of {', '.join(_COUNTS)}"
         raise ConfigError(what, fix=fix)
     if task is not None:
-        _check_input(task, input, labels)
+        _check_input(task, input, labels, prompts)
     names = None if labels is None else [str(label) for label in labels]
+    prompts = None if prompts is None else [clean(prompt) for prompt in prompts]
     given = [*overrides, *([] if batch_size is None else [f"sampling.batch_size={batch_size}"])]
     settings = compose_verb("sample", given)
     path = _path_of(reference)
@@ -128,8 +133,11 @@ def sample(
             if not trained.model.draws:
                 told = "a first stage draws nothing by itself: these are held-out samples and their reconstructions"
                 console.note(told)
-            _check_input(task, input, labels)
-        count = _COUNTS[task] if count is None else count
+            _check_input(task, input, labels, prompts)
+        if count is None:
+            count = 1 if prompts is not None and task == "generate" else _COUNTS[task]
+        if prompts is not None and names is None and trained.model.spec.label_classes:
+            console.note("this model is told a class, too: here by turns, from the first on - type --label NAME")
         runtime, checkpoint = trained.runtime, trained.checkpoint
         console.note(f"device: {runtime}")
         sampling = settings.sampling_of(trained.config)
@@ -151,7 +159,9 @@ def sample(
                 drawn = sampler.traversal(trained, inputs, sampling, count=count)
             else:
                 assert count is not None
-                drawn = sampler.generated(trained, sampling, task, seed=seed, count=count, labels=names)
+                drawn = sampler.generated(
+                    trained, sampling, task, seed=seed, count=count, labels=names, prompts=prompts
+                )
         writers.clear(folder)
         files = writers.write(
             folder,
@@ -163,6 +173,8 @@ def sample(
             along=drawn.along,
             beside=drawn.beside,
             columns=drawn.columns,
+            prompts=drawn.prompts,
+            titles=drawn.titles,
         )
         record = {
             "run": trained.config.model.name if trained.run is None else trained.run.info.name,
@@ -174,6 +186,7 @@ def sample(
             "options": {
                 "count": count,
                 "label": names,
+                "prompt": prompts,
                 "task": task,
                 "input": None if input is None else str(input),
                 "strength": strength if task == "vary" else None,
@@ -185,6 +198,7 @@ def sample(
             },
             "labels": None if drawn.labels is None else list(drawn.labels),
             "names": None if drawn.labels is None else list(trained.class_names),
+            "prompts": None if drawn.prompts is None else list(drawn.prompts),
             "files": files,
             "seconds": round(time.monotonic() - began, 3),
         }
@@ -192,10 +206,13 @@ def sample(
     return folder
 
 
-def _check_input(task: Task, path: str | Path | None, labels: Sequence[str | int] | None) -> None:
+def _check_input(
+    task: Task, path: str | Path | None, labels: Sequence[str | int] | None, prompts: Sequence[str] | None
+) -> None:
     takes_input = task not in ("generate", "interpolate") or (task == "interpolate" and path is not None)
-    if takes_input and labels is not None:
-        raise ConfigError(f"--task {task} takes the labels of its input", fix="leave --label out")
+    for given, flag, what in ((labels, "--label", "labels"), (prompts, "--prompt", "captions")):
+        if takes_input and given is not None:
+            raise ConfigError(f"--task {task} takes the {what} of its input", fix=f"leave {flag} out")
     if path is not None and not takes_input:
         fix = "type --task reconstruct, encode, vary, interpolate or traverse"
         raise ConfigError(f"--task {task} takes no input", fix=fix)

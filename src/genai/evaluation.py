@@ -82,6 +82,9 @@ def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling
     if classes and found != classes:
         what = f"the model was trained with {classes} classes, the data have {found or 'none'}"
         raise DataError(what, fix="give the data the same classes, as sub-folders or in `labels`")
+    if trained.model.spec.prompt_length and not data.spec.prompt_length:
+        what = "the model was trained with captions, the data have none"
+        raise DataError(what, fix="give them captions, in a metadata.csv or in `captions`")
     model, samples = trained.model, sampling.importance_samples
 
     def measure(batch: Batch) -> Terms:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genai.contract import Batch, Blends, FirstStage, Interpolates, Model, Request, Spec, Steps, Varies
+from genai.data.prompts import NUM_EXAMPLES, prompt_bytes, prompt_ids, prompt_texts
 from genai.data.source import Split
 from genai.device import Runtime, mix
 from genai.errors import ConfigError
@@ -35,31 +36,58 @@ _PREVIEW_CLIPS, _PREVIEW_CLIPS_EACH = 8, 2  # in all, or of each class: one cost
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be drawn: the seed of each sample's own generator, and its label where there are classes.
+    """What is to be drawn: the seed of each sample's own generator, its label where there are classes, and its prompt
+    where some are given.
 
-    Sample i without named labels is of class i modulo the number of classes; with named labels each gets `count`
-    samples, which share their seeds, so that rows of a grid differ in the label alone. Neither depends on the count.
+    Sample i without named labels is of class i modulo the number of classes; of named labels and of prompts each (each
+    prompt with each label) gets `count` samples, which share their seeds, so that rows of a grid differ in the label or
+    the prompt alone. None of this depends on the count.
     """
 
     seeds: tuple[int, ...]
     labels: tuple[int, ...] | None
+    prompts: tuple[str, ...] | None = None
+    prompt_length: int = 0  # bytes of a prompt that the model reads; 0: it reads none
 
     def __len__(self) -> int:
         return len(self.seeds)
 
-
-def plan(spec: Spec, *, seed: int, count: int, labels: Sequence[int] | None = None) -> Plan:
-    classes = spec.label_classes
-    if labels is None:
-        return Plan(
-            tuple(mix(seed, i) for i in range(count)), tuple(i % classes for i in range(count)) if classes else None
+    def take(self, samples: Sequence[int]) -> Plan:
+        """The plan of these of its samples."""
+        labels, prompts = self.labels, self.prompts
+        return replace(
+            self,
+            seeds=tuple(self.seeds[i] for i in samples),
+            labels=None if labels is None else tuple(labels[i] for i in samples),
+            prompts=None if prompts is None else tuple(prompts[i] for i in samples),
         )
-    if not classes:
+
+
+def plan(
+    spec: Spec, *, seed: int, count: int, labels: Sequence[int] | None = None, prompts: Sequence[str] | None = None
+) -> Plan:
+    classes = spec.label_classes
+    if labels is not None and not classes:
         raise ConfigError("this model was trained without labels", fix="leave --label out")
-    return Plan(
-        tuple(mix(seed, i) for _ in labels for i in range(count)),
-        tuple(label for label in labels for _ in range(count)),
-    )
+    num_prompts, num_labels = (1 if given is None else len(given) for given in (prompts, labels))
+    seeds = tuple(mix(seed, i) for i in range(count)) * (num_prompts * num_labels)
+    each = tuple(i % max(classes, 1) for i in range(count))
+    if labels is not None:
+        each = tuple(label for label in labels for _ in range(count))
+    said = None if prompts is None else tuple(prompt for prompt in prompts for _ in each)
+    return Plan(seeds, each * num_prompts if classes else None, said, spec.prompt_length)
+
+
+def check_prompts(spec: Spec, prompts: Sequence[str]) -> None:
+    """Raises ConfigError for prompts to a model that reads none, and for one that is longer than what it reads."""
+    if not spec.prompt_length:
+        fix = "leave --prompt out, or train a model that reads prompts on data with captions"
+        raise ConfigError("this model was trained without text", fix=fix)
+    for prompt in prompts:
+        if (excess := len(prompt_bytes(prompt)) - spec.prompt_length) > 0:
+            shown = prompt if len(prompt) <= 40 else prompt[:38] + ".."
+            what = f"--prompt '{shown}' has {spec.prompt_length + excess} bytes, {spec.prompt_length} fit"
+            raise ConfigError(what, fix=f"shorten it by {excess}")
 
 
 def label_index(spec: Spec, label: str) -> int:
@@ -118,10 +146,7 @@ def draw_paths(
     assert isinstance(model, Interpolates)
     require_draws(model)
     first, second = _around(len(drawn), count, sampling.frames)
-    starts, ends = (
-        Plan(tuple(drawn.seeds[i] for i in end), drawn.labels and tuple(drawn.labels[i] for i in end))
-        for end in (first, second)
-    )
+    starts, ends = drawn.take(first), drawn.take(second)
 
     def batches() -> Iterator[Tensor]:
         weight = (torch.arange(len(starts)) % sampling.frames / sampling.frames).to(runtime.device, runtime.dtype)
@@ -155,6 +180,8 @@ class Drawn:
     along: tuple[int, int] | None = None  # closed paths: how many samples each leads through, frames between them
     beside: np.ndarray | None = None  # what each was made from
     columns: int | None = None  # of a grid in which place means something
+    prompts: tuple[str, ...] | None = None
+    titles: tuple[str, ...] | None = None  # what is written beside or below each in an overview
 
 
 def generated(
@@ -165,15 +192,25 @@ def generated(
     seed: int,
     count: int,
     labels: Sequence[str] | None,
+    prompts: Sequence[str] | None = None,
 ) -> Drawn:
-    """New samples, or paths through some. Raises ConfigError for a label or a task that the model does not know."""
+    """New samples, or paths through some. Raises ConfigError for a label, a prompt or a task that the model does not
+    know."""
     model, runtime = trained.model, trained.runtime
     indices = None if labels is None else [label_index(model.spec, label) for label in labels]
-    drawn = plan(model.spec, seed=seed, count=count, labels=indices)
+    if prompts is not None:
+        check_prompts(model.spec, prompts)
+    drawn = plan(model.spec, seed=seed, count=count, labels=indices, prompts=prompts)
     if task == "interpolate":
         drawn, batches = draw_paths(model, drawn, count, runtime, sampling)
-        return Drawn(_decoded(trained, batches), drawn.labels, trained.output, along=(count, sampling.frames))
-    return Drawn(_decoded(trained, draw(model, drawn, runtime, sampling)), drawn.labels, trained.output)
+        values, along = _decoded(trained, batches), (count, sampling.frames)
+        return Drawn(values, drawn.labels, trained.output, along=along, prompts=drawn.prompts)
+    titles = drawn.prompts
+    if prompts is not None and indices is not None:
+        names = model.spec.cond["label"].names
+        titles = tuple(f"{prompt}, {names[i]}" for prompt in prompts for i in indices for _ in range(count))
+    values = _decoded(trained, draw(model, drawn, runtime, sampling))
+    return Drawn(values, drawn.labels, trained.output, prompts=drawn.prompts, titles=titles)
 
 
 def from_inputs(
@@ -211,9 +248,10 @@ def from_inputs(
 
     if task == "encode":
         assert isinstance(model, FirstStage)
-        return Drawn(np.concatenate([z.cpu().numpy() for z in batches()]), known, model.latent_spec())
+        latents = np.concatenate([z.cpu().numpy() for z in batches()])
+        return Drawn(latents, known, model.latent_spec(), prompts=told.prompts)
     beside = _decoded(trained, iter(inputs.x.split(sampling.batch_size)))
-    return Drawn(_decoded(trained, batches()), known, trained.output, beside=beside)
+    return Drawn(_decoded(trained, batches()), known, trained.output, beside=beside, prompts=told.prompts)
 
 
 def _plan_of(model: Model, inputs: Batch, *, seed: int) -> Plan:
@@ -221,6 +259,8 @@ def _plan_of(model: Model, inputs: Batch, *, seed: int) -> Plan:
     told = plan(model.spec, seed=seed, count=len(inputs))
     if "label" in inputs.cond and told.labels is not None:
         told = replace(told, labels=tuple(inputs.cond["label"].tolist()))
+    if "prompt" in inputs.cond and told.prompt_length:
+        told = replace(told, prompts=prompt_texts(inputs.cond["prompt"].cpu().numpy()))
     return told
 
 
@@ -287,6 +327,9 @@ def _request(drawn: Plan, rows: Sequence[int], runtime: Runtime, sampling: Sampl
     cond = {}
     if drawn.labels is not None:
         cond["label"] = torch.tensor([drawn.labels[i] for i in rows], device=runtime.device)
+    if drawn.prompt_length:
+        texts = [""] * len(rows) if drawn.prompts is None else [drawn.prompts[i] for i in rows]
+        cond["prompt"] = torch.from_numpy(prompt_ids(texts, drawn.prompt_length)).to(runtime.device, torch.int64)
     return Request(
         count=len(rows),
         cond=cond,
@@ -330,9 +373,11 @@ def preview_inputs(split: Split, output: Spec) -> Tensor:
     return split.fetch(torch.arange(min(len(split), most))).x
 
 
-def preview_plan(spec: Spec, output: Spec) -> Plan:
+def preview_plan(spec: Spec, output: Spec, prompts: Sequence[tuple[str, int | None]] = ()) -> Plan:
     """The fixed plan of previews: class rows of eight, 64 pictures or sounds, or a cloud of points; of clips two a
-    class, or eight."""
+    class, or eight. Of a model that reads prompts these, with their labels."""
+    if spec.prompt_length and prompts:
+        return _plan_of_prompts(spec, output, prompts)
     if output.modality == "points":
         return plan(spec, seed=PREVIEW_SEED, count=_PREVIEW_POINTS)
     each, total = _PREVIEW_COLUMNS, _PREVIEW_COLUMNS**2
@@ -342,3 +387,12 @@ def preview_plan(spec: Spec, output: Spec) -> Plan:
         rows = range(min(spec.label_classes, _PREVIEW_ROWS))
         return plan(spec, seed=PREVIEW_SEED, count=each, labels=rows)
     return plan(spec, seed=PREVIEW_SEED, count=total)
+
+
+def _plan_of_prompts(spec: Spec, output: Spec, prompts: Sequence[tuple[str, int | None]]) -> Plan:
+    total = {"points": _PREVIEW_POINTS, "video": _PREVIEW_CLIPS}.get(output.modality, NUM_EXAMPLES)
+    prompts = prompts[:: -(-len(prompts) // total)]
+    each = total // len(prompts)
+    told = plan(spec, seed=PREVIEW_SEED, count=each, prompts=[text for text, _ in prompts])
+    labels = tuple(label for _, label in prompts for _ in range(each) if label is not None)
+    return replace(told, labels=labels) if told.labels is not None and len(labels) == len(told) else told

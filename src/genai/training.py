@@ -290,11 +290,13 @@ def _previewer(run: RunFolder, trainer: Trainer, codec: Any) -> Any:
         decoded = [sampler.data_units(x if codec is None else codec.decode(x), output) for x in batches]
         return np.concatenate([x.numpy() for x in decoded])
 
-    def show(step: int, values: Any, labels: Sequence[int] | None, beside: Any = None) -> None:
+    def show(
+        step: int, values: Any, labels: Sequence[int] | None, beside: Any = None, titles: Sequence[str] | None = None
+    ) -> None:
         path = run.previews / f"{step:08d}.png"
         try:
             path.parent.mkdir(exist_ok=True)
-            writers.write_overview(path, values, labels, output, {"genai:step": str(step)}, beside)
+            writers.write_overview(path, values, labels, output, {"genai:step": str(step)}, beside, titles=titles)
         except OSError as error:
             run.tell(f"cannot write {run.previews}: {error.strerror or error}; training goes on")
 
@@ -308,13 +310,14 @@ def _previewer(run: RunFolder, trainer: Trainer, codec: Any) -> Any:
             return {}
 
         return preview_again
-    plan = sampler.preview_plan(spec, output)
+    plan = sampler.preview_plan(spec, output, trainer.data.prompts)
     sampling = replace(config.sampling, batch_size=min(len(plan), config.sampling.batch_size))
-    diversity = Diversity(trainer.loader.split, plan.labels)
+    # Samples of prompts that differ are compared all together, as captions of the data differ.
+    diversity = Diversity(trainer.loader.split, None if plan.prompts else plan.labels)
 
     def preview(averaged: Model, step: int) -> dict[str, float]:
         batches = list(sampler.draw(averaged, plan, runtime, sampling))
-        show(step, in_data_units(batches), plan.labels)
+        show(step, in_data_units(batches), plan.labels, titles=plan.prompts)
         found = diversity.of(batches)
         return {} if found is None else {"diversity": found}
 

@@ -15,12 +15,27 @@ def sample(
     arguments: RunAndSettings = None,
     count: Annotated[
         int | None,
-        typer.Option("-n", "--count", min=1, max=10**7, help="How many, per label; default 16.", show_default=False),
+        typer.Option(
+            "-n",
+            "--count",
+            min=1,
+            max=10**7,
+            help="How many, per label and prompt; default 16, with prompts 1.",
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Varies what is drawn.")] = 0,
     label: Annotated[
         list[str] | None,
         typer.Option("--label", metavar="L", help="A class, by index or name; may be repeated.", show_default=False),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", metavar="TEXT", help="What to draw; may be repeated.", show_default=False),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", metavar="FILE", help="The same from a file, one a line.", show_default=False),
     ] = None,
     out: Annotated[
         Path | None,
@@ -58,14 +73,17 @@ def sample(
     """Draw from a trained model. The last line of stdout is the folder of the samples."""
     from genai import api
     from genai.console import Console
+    from genai.data.prompts import read_prompts
 
     run, settings = run_and_settings(arguments)
+    texts = [*(prompt or ()), *(() if prompts is None else read_prompts(prompts))]
     folder = api.sample(
         run,
         *settings,
         count=count,
         seed=seed,
         labels=label or None,
+        prompts=texts or None,
         out=out,
         step=step,
         batch_size=batch_size,

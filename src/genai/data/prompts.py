@@ -1,15 +1,18 @@
-"""Captions as what a model is told: the bytes of a text, filled up with 0 to one length."""
+"""Captions as what a model is told: the bytes of a text, filled up with 0 to one length. Imports numpy, torch late."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from genai.contract import Spec
 from genai.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from genai.contract import Spec
 
 VOCAB = 256  # one for each value of a byte; 0 is none of a text's
 MOST_BYTES = 256  # that a model is told of a caption
@@ -17,11 +20,18 @@ NUM_EXAMPLES = 16  # captions of a set that previews are drawn for
 
 
 def prompt_spec(length: int) -> Spec:
+    from genai.contract import Spec
+
     return Spec(kind="token", shape=(length,), modality="text", vocab=VOCAB)
 
 
+def clean(text: str) -> str:
+    """In normal form NFC without blanks around it, so that equal texts are equal bytes, none of them a 0."""
+    return prompt_bytes(text).decode()
+
+
 def prompt_bytes(text: str) -> bytes:
-    """UTF-8 of a text in normal form NFC without blanks around it, so that equal texts are equal bytes; never a 0."""
+    """UTF-8 of the clean text."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     return text.replace("\0", " ").strip().encode(errors="replace")  # half a surrogate pair is no text
@@ -32,13 +42,15 @@ def prompt_ids(texts: Sequence[str], length: int) -> np.ndarray:
 
     All 0 says nothing: no prompt.
     """
+    import numpy as np
+
     rows = b"".join(_fitting(prompt_bytes(text), length).ljust(length, b"\0") for text in texts)
     return np.frombuffer(bytearray(rows), np.uint8).reshape(len(texts), length)
 
 
 def prompt_texts(ids: np.ndarray) -> tuple[str, ...]:
     """The texts that `prompt_ids` made (N, length) of; ids of no text as far as they are one."""
-    return tuple(bytes(row.astype(np.uint8)).rstrip(b"\0").decode(errors="replace") for row in ids)
+    return tuple(bytes(row.astype("uint8")).rstrip(b"\0").decode(errors="replace") for row in ids)
 
 
 def longest(texts: Iterable[str]) -> int:

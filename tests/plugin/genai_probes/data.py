@@ -1,15 +1,16 @@
-"""Words as padded characters with a mask: data of a kind that no built-in set has."""
+"""Words as padded characters with a mask, data of a kind that no built-in set has; and pictures with captions."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from genai.contract import Batch, Spec
-from genai.data.source import Dataset
+from genai.data.source import Dataset, Part, Source
 from genai.schema import DataConfig
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -77,3 +78,17 @@ def open_text(config: DataConfig) -> Dataset:
         fingerprint=hashlib.sha256(" ".join(WORDS).encode()).hexdigest(),
         notes=(),
     )
+
+
+COLOURS = ("black", "dark grey", "grey", "helles Grün", "灰色", "white")
+SHAPES = ("heart", "star", "circle")
+
+
+def open_captions(config: DataConfig) -> Source:
+    """54 pictures (1, 8, 8) of one level of grey; the caption names it and the class, three times the same."""
+    said = [(colour, shape) for colour in range(len(COLOURS)) for shape in range(len(SHAPES)) for _ in range(3)]
+    levels = np.array([colour * 50 for colour, _ in said], np.uint8)
+    labels = np.array([shape for _, shape in said], np.int64)
+    captions = tuple(f"{COLOURS[colour]} {SHAPES[shape]}" for colour, shape in said)
+    x = np.broadcast_to(levels[:, None, None, None], (len(said), 1, 8, 8)).copy()
+    return Source("probe_captions", "image", Part(x, labels, captions), classes=len(SHAPES), names=SHAPES)

@@ -1,4 +1,5 @@
-"""An alternating GAN with R1, a masked character model, a full-batch softmax, and a first stage with latents."""
+"""An alternating GAN with R1, a masked character model, a full-batch softmax, a first stage with latents, and a model
+that shows what it is told."""
 
 from __future__ import annotations
 
@@ -151,3 +152,34 @@ class Autoencoder(Model):
 
     def evaluate(self, batch: Batch) -> Terms:
         return {"mse": (self.from_latent(self.to_latent(batch.x)) - batch.x).square().mean()}
+
+
+class Painter(Model):
+    """Draws what reaches it: the first values of a picture are the bytes of its prompt, then come its label and a noise
+    of its own, in grey levels; the rest is learned from the prompt."""
+
+    stop_metric = "mse"
+
+    def __init__(self, *, spec: Spec, config: Any, net: Any) -> None:
+        super().__init__()
+        self.spec, self.config = spec.told("label", "prompt"), config
+        self.net = nn.Linear(spec.prompt_length, torch.Size(spec.shape).numel())
+
+    def updates(self) -> Sequence[Update]:
+        return (Update(trains="net", loss=lambda batch, samples: {"loss": self.evaluate(batch)["mse"]}),)
+
+    def evaluate(self, batch: Batch) -> Terms:
+        x = batch.x.flatten(1)
+        return {"mse": (self.net(batch.cond["prompt"].to(x) / 255) - x).square().mean()}
+
+    def draw(self, request: Request) -> Tensor:
+        told = torch.cat([request.cond["prompt"], request.cond["label"][:, None]], dim=1).to(request.dtype)
+        shown = torch.cat([told, 255 * request.noise(1).sigmoid()], dim=1) / 127.5 - 1
+        rest = self.net(told[:, :-1] / 255)[:, shown.shape[1] :]
+        return torch.cat([shown, rest], dim=1).unflatten(1, self.spec.shape)
+
+    def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
+        return torch.lerp(self.draw(first), self.draw(second), weight.view(-1, 1, 1, 1))
+
+    def vary(self, x: Tensor, request: Request, strength: float) -> Tensor:
+        return torch.lerp(x, self.draw(request), strength)

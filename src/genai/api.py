@@ -30,8 +30,16 @@ if TYPE_CHECKING:
     from genai.factory import Trained
 
 _FORMATS = ("files", "npz")
-Task = Literal["generate", "interpolate", "reconstruct", "encode", "vary", "traverse"]
-_COUNTS = {"generate": 16, "interpolate": 8, "reconstruct": 16, "encode": None, "vary": 16, "traverse": 10}
+Task = Literal["generate", "interpolate", "reconstruct", "encode", "vary", "impute", "traverse"]
+_COUNTS: dict[str, int | None] = {
+    "generate": 16,
+    "interpolate": 8,
+    "reconstruct": 16,
+    "encode": None,
+    "vary": 16,
+    "impute": 16,
+    "traverse": 10,
+}
 _TRAVERSED = 512  # inputs that the range of each latent is taken from
 Reference = str | Path | RunFolder | None  # a run or checkpoint folder, @last, @best:METRIC, part of a name, a run
 
@@ -89,6 +97,7 @@ def sample(
     format: Literal["files", "npz"] = "files",
     task: Task | None = None,
     input: str | Path | None = None,
+    mask: str | Path | None = None,
     strength: float = 0.5,
     console: Console | None = None,
 ) -> Path:
@@ -97,9 +106,10 @@ def sample(
 
     Without a task the model does what it does by itself: "generate", or "reconstruct" where nothing can be drawn. With
     task="interpolate": closed paths through `count` samples, sampling.frames from each to the next, or through the
-    first `count` at `input`. With "reconstruct", "encode" and "vary": what becomes of the first `count` samples at
-    `input` ("encode": of all), by default the run's held-out data; `strength` says how far those that are varied go (0
-    to 1). With "traverse": the first input led along the `count` longest axes of the latents.
+    first `count` at `input`. With "reconstruct", "encode", "vary" and "impute": what becomes of the first `count` of
+    `input` ("encode": of all), by default of the run's held-out data; `strength` says how far those that are varied go
+    (0 to 1), `mask` what is missing of those that are imputed (a picture, white there, or an .npy array). With
+    "traverse": the first input led along the `count` longest axes of the latents.
     """
     _require_texts(*overrides)
     good = task in (None, *_COUNTS) and (count is None or (type(count) is int and 0 < count <= 10**7))
@@ -112,6 +122,10 @@ def sample(
         raise ConfigError(what, fix=fix)
     if task is not None:
         _check_input(task, input, labels, prompts)
+    if (task == "impute") != (mask is not None):
+        fix = "type --mask FILE: a picture that is white where values are missing, or an .npy array"
+        what = "--task impute needs to be told what is missing" if mask is None else "--mask is of --task impute alone"
+        raise ConfigError(what, fix=fix if mask is None else "type --task impute")
     names = None if labels is None else [str(label) for label in labels]
     prompts = None if prompts is None else [clean(prompt) for prompt in prompts]
     given = [*overrides, *([] if batch_size is None else [f"sampling.batch_size={batch_size}"])]
@@ -148,9 +162,12 @@ def sample(
             console.note(f"levels of noise: {sampler.levels(trained.model, sampling)}")
         texts = {"genai:seed": str(seed), "genai:step": str(checkpoint.step), "genai:checkpoint": checkpoint.sha256}
         with memory_errors(f"type sampling.batch_size={max(1, sampling.batch_size // 2)}"):
-            if task == "reconstruct" or task == "encode" or task == "vary":
+            if task == "reconstruct" or task == "encode" or task == "vary" or task == "impute":
                 inputs = _inputs(trained, input, count, console)
-                drawn = sampler.from_inputs(trained, inputs, sampling, task, seed=seed, strength=strength)
+                missing = None if mask is None else sampler.missing(trained, Path(mask))
+                drawn = sampler.from_inputs(
+                    trained, inputs, sampling, task, seed=seed, strength=strength, missing=missing
+                )
             elif task == "interpolate" and input is not None:
                 drawn = sampler.way_through(trained, _inputs(trained, input, count, console), sampling)
             elif task == "traverse":
@@ -189,6 +206,7 @@ def sample(
                 "prompt": prompts,
                 "task": task,
                 "input": None if input is None else str(input),
+                "mask": None if mask is None else str(mask),
                 "strength": strength if task == "vary" else None,
                 "raw": raw,
                 "format": format,
@@ -214,7 +232,7 @@ def _check_input(
         if takes_input and given is not None:
             raise ConfigError(f"--task {task} takes the {what} of its input", fix=f"leave {flag} out")
     if path is not None and not takes_input:
-        fix = "type --task reconstruct, encode, vary, interpolate or traverse"
+        fix = "type --task reconstruct, encode, vary, impute, interpolate or traverse"
         raise ConfigError(f"--task {task} takes no input", fix=fix)
 
 

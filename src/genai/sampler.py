@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genai.contract import Batch, Blends, FirstStage, Interpolates, Model, Request, Spec, Steps, Varies
+from genai.contract import Batch, Blends, FirstStage, Imputes, Interpolates, Model, Request, Spec, Steps, Varies
+from genai.data.mask import read_mask
 from genai.data.prompts import NUM_EXAMPLES, prompt_bytes, prompt_ids, prompt_texts
 from genai.data.source import Split
 from genai.device import Runtime, mix
@@ -23,6 +25,7 @@ _CAPABLE: dict[str, tuple[type, str]] = {
     "reconstruct": (FirstStage, "reconstructs nothing"),
     "encode": (FirstStage, "has no latents"),
     "vary": (Varies, "varies no input"),
+    "impute": (Imputes, "imputes nothing"),
 }
 _LEVELS = {  # lowest and highest
     "image": (0, 255, torch.uint8),
@@ -217,13 +220,14 @@ def from_inputs(
     trained: Trained,
     inputs: Batch,
     sampling: SamplingConfig,
-    task: Literal["reconstruct", "encode", "vary"],
+    task: Literal["reconstruct", "encode", "vary", "impute"],
     *,
     seed: int,
-    strength: float,
+    strength: float = 0.5,
+    missing: Tensor | None = None,
 ) -> Drawn:
-    """What becomes of each input: itself again, its latent, or a sample like it. Raises ConfigError for a model that
-    cannot."""
+    """What becomes of each input: itself again, its latent, a sample like it by `strength`, or itself with other values
+    where some are `missing` (of the shape of a sample). Raises ConfigError for a model that cannot."""
     model, runtime = trained.model, trained.runtime
     require(model, *_CAPABLE[task])
     if task == "vary":
@@ -239,6 +243,10 @@ def from_inputs(
                 if task == "vary":
                     assert isinstance(model, Varies)
                     made = model.vary(x, _request(told, rows, runtime, sampling), strength)
+                elif task == "impute":
+                    assert isinstance(model, Imputes)
+                    assert missing is not None
+                    made = model.impute(x, missing.to(x.device).expand_as(x), _request(told, rows, runtime, sampling))
                 elif task == "encode":
                     assert isinstance(model, FirstStage)
                     made = model.to_latent(x)
@@ -250,8 +258,17 @@ def from_inputs(
         assert isinstance(model, FirstStage)
         latents = np.concatenate([z.cpu().numpy() for z in batches()])
         return Drawn(latents, known, model.latent_spec(), prompts=told.prompts)
-    beside = _decoded(trained, iter(inputs.x.split(sampling.batch_size)))
+    shown = inputs.x if missing is None else inputs.x.masked_fill(missing, 0.0)  # grey
+    beside = _decoded(trained, iter(shown.split(sampling.batch_size)))
     return Drawn(_decoded(trained, batches()), known, trained.output, beside=beside, prompts=told.prompts)
+
+
+def missing(trained: Trained, path: Path) -> Tensor:
+    """Booleans of a sample's shape from a file. Raises ConfigError for a model of latents, DataError for no mask."""
+    if trained.codec is not None:
+        what = "this model draws latents, of which a mask of values says nothing"
+        raise ConfigError(what, fix="name a run without data.codec")
+    return torch.from_numpy(read_mask(path, trained.output))
 
 
 def _plan_of(model: Model, inputs: Batch, *, seed: int) -> Plan:

@@ -50,18 +50,24 @@ def sample(
         Literal["files", "npz"], typer.Option("--format", help="Single files, or one samples.npz.")
     ] = "files",
     task: Annotated[
-        Literal["generate", "interpolate", "reconstruct", "encode", "vary", "traverse"] | None,
+        Literal["generate", "interpolate", "reconstruct", "encode", "vary", "impute", "traverse"] | None,
         typer.Option(
             "--task",
             help="Or a way through N samples or inputs, as strips and a GIF (sampling.frames=8, sampling.path=linear); "
-            "or what becomes of inputs: "
-            "themselves again, their latents, samples like them, or the first led along the axes of its latents.",
+            "or what becomes of inputs: themselves again, their latents, samples like them, what is missing of them, "
+            "or the first led along the axes of its latents.",
             show_default=False,
         ),
     ] = None,
     input: Annotated[
         Path | None,
         typer.Option("--input", metavar="PATH", help="Default: the run's held-out data.", show_default=False),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            "--mask", metavar="FILE", help="Missing for impute: a picture, white there, or .npy.", show_default=False
+        ),
     ] = None,
     strength: Annotated[
         float, typer.Option("--strength", min=0, max=1, help="How far vary goes: 0 not at all, 1 all the way.")
@@ -91,6 +97,7 @@ def sample(
         format=format,
         task=task,
         input=input,
+        mask=mask,
         strength=strength,
         console=Console(quiet=quiet),
     )

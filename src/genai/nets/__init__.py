@@ -35,7 +35,7 @@ class ConvConfig(NetConfig):
 class UNetConfig(NetConfig):
     width: Annotated[int, Range(low=4)] = 32  # channels of the finest map
     multipliers: tuple[Count, ...] = (1, 2, 2)  # of the width, a level each; every level halves the sides
-    blocks: Count = 1  # residual blocks a level on the way down; one more on the way up
+    blocks: Count = 1  # residual blocks a level, on the way down and on the way up
     attention_positions: Natural = 64  # of a map, up to which there is attention; 0: none
     head_width: Count = 32  # channels of a head of attention
     patch: Literal[1, 2, 4, 8, 16, 32] = 1  # values a side that one position of the finest map stands for

@@ -98,21 +98,19 @@ class UNet(nn.Module):
 
         self.enter = _conv(dims, channels * self.patch**dims, widths[0])
         self.down, self.halving, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        width, joined = widths[0], [widths[0]]
+        width, joined = widths[0], []
         for level in range(len(widths)):
             self.halving.append(_conv(dims, width, width) if level else nn.Identity())
-            if level:
-                joined.append(width)
             blocks = nn.ModuleList()
             for _ in range(config.blocks):
                 blocks.append(block(width, level))
                 width = widths[level]
                 joined.append(width)
             self.down.append(blocks)
-        self.middle = nn.ModuleList(block(width, len(widths) - 1) for _ in range(2))
+        self.middle = block(width, len(widths) - 1)
         for level in reversed(range(len(widths))):
             blocks = nn.ModuleList()
-            for _ in range(config.blocks + 1):
+            for _ in range(config.blocks):
                 blocks.append(block(width + joined.pop(), level))
                 width = widths[level]
             self.up.append(blocks)
@@ -125,17 +123,15 @@ class UNet(nn.Module):
         told = F.silu(told)
         x = F.pad(x, self.pad) if any(self.pad) else x
         h = self.enter(into_patches(x, self.patch))
-        joined = [h]
+        joined = []
         for level, stage in enumerate(self.down):
             assert isinstance(stage, nn.ModuleList)
             if level:
                 h = self.halving[level](self.average(h, 2, ceil_mode=True))
-                joined.append(h)
             for block in stage:
                 h = block(h, told, context, mask)
                 joined.append(h)
-        for block in self.middle:
-            h = block(h, told, context, mask)
+        h = self.middle(h, told, context, mask)
         for number, stage in enumerate(self.up):
             assert isinstance(stage, nn.ModuleList)
             if number:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from genai.contract import Batch, Model, Request, Spec, Terms, Update
+from genai.contract import Alarm, Batch, Model, Request, Spec, Terms, Update
 from genai.errors import ConfigError
 from genai.models import DiffusionConfig
 from genai.models.conditions import PROMPT, Cond, Conditions
@@ -31,6 +31,7 @@ _BINS = 8  # equal parts of the law of noise that the loss is logged in
 _WAVES, _SLOWEST, _FASTEST = 32, 0.125, 8.0  # of the noise level as the network is told it, periods in its unit
 _LEAST, _MOST = 0.002, 80.0  # sigma
 _CONSISTENCY_LAW = -0.4, 2.0  # of ln(sigma), mean and deviation; the paper's -1.1 is for data of deviation 0.5
+_BY_HEART = 1.5
 _CONTINUED = ("edm", "flow", "v", "eps")  # objectives of which D(x, 0) = x
 
 
@@ -72,7 +73,6 @@ class Denoiser(nn.Module):
 
 
 class Diffusion(Model):
-    stop_metric = None
     sampling_keys = frozenset(
         {"solver", "steps", "grid", "sigma_min", "sigma_max", "shift", "eta", "churn", "guidance", "guidance_interval"}
         | {"frames", "path", "repeats", "likelihood_steps", "print_grid", "guide"}
@@ -91,6 +91,7 @@ class Diffusion(Model):
         if config.mirror and spec.modality not in ("image", "video"):
             what = f"model.mirror is of pictures, the data is {spec.modality}"
             raise ConfigError(what, fix="type model.mirror=false")
+        self.stop_metric = None if config.consistency else "weighted_mse"
         self.denoiser = Denoiser(spec=self.spec, config=config, net=net)
         shape = (-1, *[1] * (len(spec.shape) - 1))
         self.register_buffer("mean", torch.tensor(spec.mean).view(shape), persistent=False)
@@ -98,6 +99,24 @@ class Diffusion(Model):
 
     def updates(self) -> Sequence[Update]:
         return (Update(trains="denoiser", loss=self.loss),)
+
+    def notes(self) -> Sequence[str]:
+        told = " and ".join(self.denoiser.conditions.names) or "nothing"
+        if self.config.consistency:
+            return [f"consistency tuning of {self.config.objective}, told {told}"]
+        name, mean, std = self.law
+        law = f"{name}({mean:g}, {std:g})" if name in ("normal", "log_uniform") else name
+        return [f"objective {self.config.objective}, ln(sigma) {law}, told {told}"]
+
+    def alarms(self) -> Sequence[Alarm]:
+        return (
+            Alarm(
+                name="error on held-out data over that in training",
+                measure=lambda terms: terms["valid/weighted_mse"] / terms["denoiser/weighted_mse"],
+                above=_BY_HEART,
+                says="it learns the data by heart, and samples become copies - add data, or type --step best",
+            ),
+        )
 
     def loss(self, batch: Batch, samples_seen: int) -> Terms:
         cond = self.denoiser.conditions.dropped(batch.cond, self.config.condition_dropout)

@@ -26,6 +26,7 @@ MODELS = [
     "vae model.latents=fsq model.downsample=4",
     "vae model.latents=vq model.downsample=4 model.codes=16 model.latent_dim=4",
     "vae model.downsample=4 model.latent_dim=2 model.adversarial=0.5 model.likelihood=laplace",
+    "diffusion net=dit net.width=32 net.layers=2 net.patch=2 model.objective=flow model.weighting=learned",
 ]
 SMALL = ["trainer.max_minutes=null", "trainer.max_steps=4", "trainer.save_every=2"]
 

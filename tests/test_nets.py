@@ -146,7 +146,7 @@ def video(channels: int, *size: int) -> Spec:
     return Spec(kind="real", shape=(channels, *size), modality="video")
 
 
-UNET = UNetConfig(name="unet", width=8, multipliers=(1, 2), attention_positions=64)
+UNET = UNetConfig(name="unet", width=8, multipliers=(1, 2), attention_positions=256)
 DIT = DitConfig(name="dit", width=16, layers=2, heads=2, patch=2)
 DENOISERS: list[tuple[NetConfig, Spec]] = [
     (UNET, picture(1, 28, 28)),

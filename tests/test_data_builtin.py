@@ -158,7 +158,7 @@ def test_split_is_seeded_disjoint_and_complete() -> None:
 def test_fingerprint_changes_with_split_and_size_and_with_nothing_else() -> None:
     reference = opened("digits").fingerprint
     assert reference == opened("digits", workers=3).fingerprint
-    others = [opened("digits", split_seed=1), opened("digits", valid_fraction=0.2), opened("digits", size=16)]
+    others = [opened("digits", split_seed=1), opened("digits", valid_fraction=0.5), opened("digits", size=16)]
     assert len({reference, *(data.fingerprint for data in others)}) == 4
 
 
@@ -192,3 +192,15 @@ def test_naming_a_set_and_its_modality_loads_neither_torch_nor_numpy(tmp_path: P
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["image", "image"]
     assert modality_of("moons", None) == "points"
+
+
+def test_mean_and_deviation_of_each_channel_are_those_of_the_training_part() -> None:
+    data = opened("emoji", size=16)
+    x = data.train.fetch(torch.arange(len(data.train))).x
+    # Of a thousand of them.
+    assert data.spec.mean == pytest.approx(x.mean((0, 2, 3)).tolist(), abs=0.03)
+    assert data.spec.deviation == pytest.approx(x.std((0, 2, 3)).tolist(), abs=0.03)
+    few = opened("digits", valid_fraction=0.5)
+    x = few.train.fetch(torch.arange(len(few.train))).x
+    assert few.spec.mean == pytest.approx([float(x.mean())], abs=1e-5)
+    assert few.spec.deviation == pytest.approx([float(x.std(correction=0))], abs=1e-5)

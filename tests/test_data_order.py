@@ -16,6 +16,7 @@ from PIL import Image
 
 from genai.contract import Batch, Spec
 from genai.data import listed as listed_module
+from genai.data import split as split_module
 from genai.data.codec import Codec, LatentSplit
 from genai.data.loader import Loader
 from genai.data.order import permutation, step_index
@@ -244,6 +245,7 @@ def test_a_bad_file_is_named_alike_with_and_without_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     monkeypatch.setattr(listed_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(split_module, "_MOST_STREAMED", 1)  # that are read when the set is opened: a good one
     for i in range(10):
         Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / f"{i}.png")
     (tmp_path / "5.png").write_bytes(b"no picture")

@@ -247,6 +247,7 @@ def test_guidance_leads_away_from_what_nothing_is_told_of() -> None:
         return model.denoise_of(request(4, **sampling))(x, 1.5)
 
     told, free = at(), model.at(x, 1.5, {"label": torch.full((4,), 3)})
+    torch.testing.assert_close(model.denoise_of(replace(request(4), cond={}))(x, 1.5), free)  # where none is given
     torch.testing.assert_close(told, model.at(x, 1.5, cond))
     assert not torch.allclose(told, free)
     torch.testing.assert_close(at(guidance=2.5), free + 2.5 * (told - free))

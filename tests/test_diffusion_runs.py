@@ -135,6 +135,8 @@ def test_prompts_and_labels_reach_a_model_of_both(tmp_path: Path) -> None:
     found = sampled(folder, tmp_path / "a", prompts=["red heart", "green apple"], labels=["Symbols"], count=2)
     assert found["samples"].shape == (4, 16, 16, 3)
     assert found["prompts"].tolist() == ["red heart", "red heart", "green apple", "green apple"]
+    unsaid = sampled(folder, tmp_path / "b", prompts=["red heart"], count=2)
+    assert "labels" not in unsaid  # which a model that was trained with dropout may lack
     only = tmp_path / "only"
     train(config_of("diffusion", only, *TINY, "data=emoji", "data.size=16", "model.conditions=[prompt]"))
     with pytest.raises(ConfigError, match="trained without labels"):

@@ -150,7 +150,7 @@ def sample(
             _check_input(task, input, labels, prompts)
         if count is None:
             count = 1 if prompts is not None and task == "generate" else _COUNTS[task]
-        if prompts is not None and names is None and trained.model.spec.label_classes:
+        if prompts and names is None and trained.model.spec.label_classes and "label" not in trained.model.may_lack:
             console.note("this model is told a class, too: here by turns, from the first on - type --label NAME")
         runtime, checkpoint = trained.runtime, trained.checkpoint
         console.note(f"device: {runtime}")

@@ -171,6 +171,7 @@ class Model(nn.Module, ABC):
     sampling_keys: ClassVar[frozenset[str]] = frozenset()  # settings of sampling that it goes by
     stop_metric: str | None = None  # held-out term that says which checkpoint is best; lower is better
     spec: Spec  # what it models; its cond are what `draw` is to be given
+    may_lack: frozenset[str] = frozenset()  # those of them that a sample may go without
 
     @abstractmethod
     def updates(self) -> Sequence[Update]:

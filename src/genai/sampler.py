@@ -204,6 +204,8 @@ def generated(
     if prompts is not None:
         check_prompts(model.spec, prompts)
     drawn = plan(model.spec, seed=seed, count=count, labels=indices, prompts=prompts)
+    if prompts is not None and labels is None and "label" in model.may_lack:
+        drawn = replace(drawn, labels=None)
     if task == "interpolate":
         drawn, batches = draw_paths(model, drawn, count, runtime, sampling)
         values, along = _decoded(trained, batches), (count, sampling.frames)

@@ -59,7 +59,7 @@ class Conditions(nn.Module):
         super().__init__()
         self.classes = spec.label_classes
         self.embed = nn.Embedding(self.classes + 1, features) if self.classes else None
-        self.text, self.pooled = None, None
+        self.text, self.pooled, self.prompt_length = None, None, spec.prompt_length
         if PROMPT in spec.cond:
             self.text = TextEncoder(spec=spec.cond[PROMPT], width=text_width, layers=text_layers)
             self.pooled = nn.Linear(text_width, features)
@@ -76,22 +76,26 @@ class Conditions(nn.Module):
             vector = mean if vector is None else vector + mean
         return None if vector is None else Told(vector, context, mask)
 
-    def left_out(self, cond: Cond) -> dict[str, Tensor]:
-        """Of the same samples that nothing is told of them."""
+    def nothing(self, count: int, device: torch.device) -> dict[str, Tensor]:
+        """What so many samples are told that nothing is told of."""
         found = {}
         if LABEL in self.names:
-            found[LABEL] = torch.full_like(cond[LABEL], self.classes)
+            found[LABEL] = torch.full((count,), self.classes, device=device)
         if PROMPT in self.names:
-            found[PROMPT] = torch.zeros_like(cond[PROMPT])
+            found[PROMPT] = torch.zeros(count, self.prompt_length, dtype=torch.int64, device=device)
         return found
+
+    def filled(self, cond: Cond, count: int, device: torch.device) -> dict[str, Tensor]:
+        """The conditions of `count` samples, with nothing for those that are not given."""
+        return {name: cond.get(name, nothing) for name, nothing in self.nothing(count, device).items()}
 
     def dropped(self, cond: Cond, p: float) -> dict[str, Tensor]:
         """Each sample is told nothing with probability p; with two conditions it also lacks either with probability
         p."""
-        nothing = self.left_out(cond)
-        if not nothing:
-            return nothing
+        if not self.names:
+            return {}
         count, device = len(cond[self.names[0]]), cond[self.names[0]].device
+        nothing = self.nothing(count, device)
         lacks = torch.rand(1 + len(nothing), count, device=device) < p
         found = {}
         for number, name in enumerate(self.names, start=1):

@@ -91,6 +91,7 @@ class Diffusion(Model):
         if config.mirror and spec.modality not in ("image", "video"):
             what = f"model.mirror is of pictures, the data is {spec.modality}"
             raise ConfigError(what, fix="type model.mirror=false")
+        self.may_lack = frozenset(self.spec.cond) if config.condition_dropout else frozenset()
         self.stop_metric = None if config.consistency else "weighted_mse"
         self.denoiser = Denoiser(spec=self.spec, config=config, net=net)
         shape = (-1, *[1] * (len(spec.shape) - 1))
@@ -221,7 +222,9 @@ class Diffusion(Model):
         flat = between(one.flatten(1), other.flatten(1), weight[:, None], first.sampling.path)
         here, there = self.denoise_of(first), self.denoise_of(second)
         share = weight.view(-1, *[1] * (one.ndim - 1))
-        if all(torch.equal(first.cond[name], second.cond[name]) for name in self.denoiser.conditions.names):
+        conditions = self.denoiser.conditions
+        one_cond, other_cond = (conditions.filled(r.cond, r.count, r.device) for r in (first, second))
+        if all(torch.equal(one_cond[name], other_cond[name]) for name in one_cond):
             there = here
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
@@ -273,7 +276,7 @@ class Diffusion(Model):
     def denoise_of(self, request: Request, *, guided: bool = True) -> Denoise:
         """D as a function of x and sigma: told the request's conditions, guided where that is asked for."""
         conditions, sampling = self.denoiser.conditions, request.sampling
-        cond = {name: request.cond[name] for name in conditions.names}
+        cond = conditions.filled(request.cond, request.count, request.device)
         scale, (low, high) = sampling.guidance, sampling.guidance_interval or (0.0, math.inf)
         guided = guided and scale != 1
         if guided and self.guide is None:
@@ -284,7 +287,7 @@ class Diffusion(Model):
                 return self.at(x, sigma, cond)
             if self.guide is not None:  # autoguidance (Karras et al. 2024)
                 return torch.lerp(self.guide.at(x, sigma, cond), self.at(x, sigma, cond), scale)
-            nothing = conditions.left_out(cond)  # classifier-free guidance (Ho & Salimans 2022)
+            nothing = conditions.nothing(len(x), x.device)  # classifier-free guidance (Ho & Salimans 2022)
             both = {name: torch.cat([nothing[name], cond[name]]) for name in cond}
             free, told = self.at(torch.cat([x, x]), sigma, both).chunk(2)
             return torch.lerp(free, told, scale)

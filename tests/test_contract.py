@@ -35,7 +35,9 @@ def small(model: str, folder: Path, *overrides: str) -> Config:
     """On the model's own default set where it is small, else on one that is."""
     name, *form = model.split()
     pictures = compose_train(name, []).data.name == "fashion_mnist"
-    return config_of(name, folder, *SMALL, *form, *(["data=digits"] if pictures else []), *overrides)
+    steps = "steps" in registry.load(registry.find("model", name).target).sampling_keys
+    cheap = [*(["data=digits"] if pictures else []), *(["sampling.steps=4"] if steps else [])]
+    return config_of(name, folder, *SMALL, *form, *cheap, *overrides)
 
 
 def opened(model: str, tmp_path: Path) -> tuple[Config, Dataset, Model]:

@@ -86,6 +86,7 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
     (tmp_path / "FOLDER").mkdir()
     for i in range(8):
         Image.new("RGB", (40 + i, 36), (30 * i, 0, 0)).save(tmp_path / "FOLDER" / f"{i}.png")
+    Image.new("L", (28, 28), 255).save(tmp_path / "MASK.png")
     commands = readme_commands()
     assert sum(command.startswith("genai ") for command in commands) >= 5
     for command in commands:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from genai.contract import Alarm, Batch, Model, Request, Spec, Terms, Update
 from genai.errors import ConfigError
 from genai.models import DiffusionConfig
-from genai.models.conditions import PROMPT, Cond, Conditions
+from genai.models.conditions import PROMPT, Cond, Conditions, Told
 from genai.models.latents import between
 from genai.models.parametrisation import OBJECTIVES, WEIGHTINGS, law_of, sigma_of, stratified
 from genai.nets.family import family
@@ -56,15 +56,15 @@ class Denoiser(nn.Module):
         if self.log_variance is not None:
             nn.init.zeros_(self.log_variance.weight)
 
-    def forward(self, x: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, told: Told | None) -> Tensor:
+        """`told` is what `conditions` makes of c."""
         row = self.scalars(sigma)
         each = (-1, *[1] * (x.ndim - 1))
-        told = self.noise_level(self.waves(row.c_noise))
-        given = self.conditions(cond)
-        if given is None:
-            found = self.net(row.c_in.view(each) * x, told)
+        level = self.noise_level(self.waves(row.c_noise))
+        if told is None:
+            found = self.net(row.c_in.view(each) * x, level)
         else:
-            found = self.net(row.c_in.view(each) * x, told + given.vector, given.context, given.mask)
+            found = self.net(row.c_in.view(each) * x, level + told.vector, told.context, told.mask)
         return row.c_skip.view(each) * x + row.c_out.view(each) * found.to(x.dtype)
 
     def waves(self, level: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class Diffusion(Model):
         sigma = sigma_of(share, self.law)
         each = (-1, *[1] * (x0.ndim - 1))
         x = x0 + sigma.view(each) * torch.randn_like(x0)
-        error = (self.denoiser(x, sigma, cond) - x0).square().flatten(1).mean(1)
+        error = (self.denoiser(x, sigma, self.denoiser.conditions(cond)) - x0).square().flatten(1).mean(1)
         row = self.denoiser.scalars(sigma)
         weighting = "auto" if self.config.weighting == "learned" else self.config.weighting
         weighted = WEIGHTINGS[weighting](sigma, row) * error
@@ -155,11 +155,11 @@ class Diffusion(Model):
         each = (-1, *[1] * (x0.ndim - 1))
         t = sigma_of(stratified(len(x0), x0), ("normal", *_CONSISTENCY_LAW))
         r = t * (1 - self.config.consistency_gap * (1 + 8 * torch.sigmoid(-t / 2))).clamp(min=0)
-        eps = torch.randn_like(x0)
+        eps, told = torch.randn_like(x0), self.denoiser.conditions(cond)
         with torch.no_grad():
             x_r = x0 + r.view(each) * eps
-            target = torch.where(r.view(each) > 0, self.denoiser(x_r, r.clamp(min=_LEAST), cond), x0)
-        moved = self.denoiser(x0 + t.view(each) * eps, t, cond) - target
+            target = torch.where(r.view(each) > 0, self.denoiser(x_r, r.clamp(min=_LEAST), told), x0)
+        moved = self.denoiser(x0 + t.view(each) * eps, t, told) - target
         distance = (moved.square().flatten(1).mean(1) + 1e-12).sqrt()
         return {"loss": (distance / (t - r)).mean(), "distance": distance.mean()}
 
@@ -185,8 +185,10 @@ class Diffusion(Model):
         probe = 1 - 2 * torch.randint_like(x, 2)
         rising = sigmas("karras", steps + 1, sigma_min=_LEAST, sigma_max=_MOST)[-2::-1]
 
+        told = self.denoiser.conditions(batch.cond)
+
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            return self.at(x, sigma, batch.cond)
+            return self.at(x, sigma, told)
 
         nats = -flow.log_likelihood(denoise, self.standard(x), rising, probe)
         each = values // self.deviation.numel()
@@ -268,9 +270,9 @@ class Diffusion(Model):
         """From x at the first level to the last."""
         return _SOLVERS[request.sampling.solver](denoise, x, levels, self.fresh(request), request.sampling)
 
-    def at(self, x: Tensor, sigma: float, cond: Cond) -> Tensor:
+    def at(self, x: Tensor, sigma: float, told: Told | None) -> Tensor:
         """D of a batch that is noised alike."""
-        found: Tensor = self.denoiser(x, torch.full((len(x),), sigma, dtype=x.dtype, device=x.device), cond)
+        found: Tensor = self.denoiser(x, torch.full((len(x),), sigma, dtype=x.dtype, device=x.device), told)
         return found
 
     def denoise_of(self, request: Request, *, guided: bool = True) -> Denoise:
@@ -279,18 +281,26 @@ class Diffusion(Model):
         cond = conditions.filled(request.cond, request.count, request.device)
         scale, (low, high) = sampling.guidance, sampling.guidance_interval or (0.0, math.inf)
         guided = guided and scale != 1
-        if guided and self.guide is None:
+        told = conditions(cond)  # once for all levels
+        if not guided:
+            return lambda x, sigma: self.at(x, sigma, told)
+        if self.guide is not None:  # autoguidance (Karras et al. 2024)
+            guide, by_guide = self.guide, self.guide.denoiser.conditions(cond)
+
+            def pair(x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+                return guide.at(x, sigma, by_guide), self.at(x, sigma, told)
+
+        else:  # classifier-free guidance (Ho & Salimans 2022)
             self.require_dropout()
+            nothing = conditions.nothing(request.count, request.device)
+            both = conditions({name: torch.cat([nothing[name], cond[name]]) for name in cond})
+
+            def pair(x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+                free, own = self.at(torch.cat([x, x]), sigma, both).chunk(2)
+                return free, own
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            if not guided or not low < sigma <= high:
-                return self.at(x, sigma, cond)
-            if self.guide is not None:  # autoguidance (Karras et al. 2024)
-                return torch.lerp(self.guide.at(x, sigma, cond), self.at(x, sigma, cond), scale)
-            nothing = conditions.nothing(len(x), x.device)  # classifier-free guidance (Ho & Salimans 2022)
-            both = {name: torch.cat([nothing[name], cond[name]]) for name in cond}
-            free, told = self.at(torch.cat([x, x]), sigma, both).chunk(2)
-            return torch.lerp(free, told, scale)
+            return torch.lerp(*pair(x, sigma), scale) if low < sigma <= high else self.at(x, sigma, told)
 
         return denoise
 

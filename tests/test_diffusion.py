@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from genai.contract import Batch, Request, Spec, label_spec
 from genai.errors import ConfigError
 from genai.models import DiffusionConfig
-from genai.models.conditions import Conditions
+from genai.models.conditions import Conditions, beginnings
 from genai.models.diffusion import Diffusion
 from genai.models.parametrisation import LAWS, OBJECTIVES, WEIGHTINGS, sigma_of, stratified
 from genai.nets import MlpConfig, UNetConfig
@@ -33,6 +34,12 @@ PICTURES = Spec(
 )
 POINTS = Spec(kind="real", shape=(2,), modality="points")
 SIGMA = torch.tensor([0.003, 0.1, 0.9, 7.0, 70.0], dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def _without_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
 
 
 def diffusion(spec: Spec = PICTURES, **settings: Any) -> Diffusion:
@@ -144,8 +151,7 @@ def test_loss_is_the_weighted_error_of_the_denoised() -> None:
     model = diffusion(POINTS)
     x = torch.randn(20_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(2)
-    with torch.no_grad():
-        terms = model.loss(Batch(x=x), 0)
+    terms = model.loss(Batch(x=x), 0)
     assert float(terms["loss"]) == pytest.approx(1.0, abs=0.02)
     parts = [float(terms[f"noise_{i}"]) for i in range(8)]
     assert parts == pytest.approx([1.0] * 8, abs=0.1)
@@ -158,8 +164,7 @@ def test_learned_weights_change_the_loss_and_not_the_error() -> None:
     assert model.denoiser.log_variance is not None
     nn.init.constant_(model.denoiser.log_variance.bias, 0.7)
     torch.manual_seed(2)
-    with torch.no_grad():
-        terms = model.loss(batch, 0)
+    terms = model.loss(batch, 0)
     error = float(terms["weighted_mse"])
     assert float(terms["loss"]) == pytest.approx(error / math.exp(0.7) + 0.7)
 
@@ -178,7 +183,7 @@ def test_a_consistent_denoiser_has_no_loss_and_others_do() -> None:
     model.denoiser.forward = lambda x, sigma, told: torch.zeros_like(x)  # type: ignore[method-assign]
     assert float(model.loss(Batch(x=x), 0)["distance"]) < 1e-5
     model = awake(diffusion(POINTS, consistency=True))
-    assert float(model.loss(Batch(x=x), 0)["distance"].detach()) > 1e-5
+    assert float(model.loss(Batch(x=x), 0)["distance"]) > 1e-5
 
 
 def test_consistency_needs_a_denoiser_that_leaves_data_alone() -> None:
@@ -212,6 +217,19 @@ def test_conditions_are_dropped_sample_by_sample() -> None:
     assert float((no_label & no_prompt).double().mean()) == pytest.approx(0.2 + 0.8 * 0.2**2, abs=0.01)
     only = Conditions(spec=PICTURES, features=16, text_width=32, text_layers=1)
     assert float((only.dropped(cond, 0.2)["label"] == 3).double().mean()) == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_word_is_the_same_wherever_it_stands() -> None:
+    def ids(text: str) -> Tensor:
+        return torch.tensor([list(text.encode())])
+
+    red, heart = (beginnings(ids(word))[0].tolist() for word in ("red", "heart"))
+    assert beginnings(ids("Red, heart"))[0].tolist() == [*red, 0, 0, *heart]
+    assert beginnings(ids("heart red"))[0].tolist() == [*heart, 0, *red]
+    assert len({*red, *heart}) == 8
+    assert beginnings(ids("reds"))[0].tolist()[:3] == red
+    one, other = beginnings(ids("红心"))[0].split(3)
+    assert torch.equal(beginnings(ids("心红"))[0], torch.cat([other, one]))
 
 
 def test_a_text_is_read_to_its_end_and_no_further() -> None:

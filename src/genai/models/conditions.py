@@ -13,6 +13,7 @@ from genai.nets.attention import Attention
 
 LABEL, PROMPT = "label", "prompt"
 _HEAD = 32  # numbers of a head of attention
+_BEGINNINGS, _FACTOR, _PRIME = 1 << 14, 257, (1 << 31) - 1  # of words, by their hash
 Cond = Mapping[str, Tensor]
 
 
@@ -28,11 +29,16 @@ class Told:
 class TextEncoder(nn.Module):
     """Ids (B, L), filled up with 0 -> tokens (B, L, width) and the mask (B, L) of those there are: a Transformer over
     bytes that is trained with the model. A text of no bytes is one token. Another text encoder is another module of
-    these inputs and outputs."""
+    these inputs and outputs.
+
+    Beside a byte stands how its word began, so that from the first step on words differ and those of one stem share
+    (Bojanowski et al. 2017): by bytes alone, 50 passes over 1,700 captions had taught it hardly any.
+    """
 
     def __init__(self, *, spec: Spec, width: int, layers: int) -> None:
         super().__init__()
-        self.embed, self.place = nn.Embedding(spec.vocab, width), nn.Parameter(torch.zeros(spec.shape[0], width))
+        self.embed, self.beginnings = nn.Embedding(spec.vocab, width), nn.Embedding(_BEGINNINGS, width)
+        self.place = nn.Parameter(0.3 * torch.randn(spec.shape[0], width))
         heads = max(1, width // _HEAD)
         self.attention = nn.ModuleList(Attention(width=width, heads=heads) for _ in range(layers))
         self.mlps = nn.ModuleList(
@@ -43,12 +49,24 @@ class TextEncoder(nn.Module):
         self.out = nn.RMSNorm(width)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        h, mask = self.embed(ids) + self.place, ids > 0
+        h, mask = self.embed(ids) + self.beginnings(beginnings(ids)) + self.place, ids > 0
         mask[:, 0] = True
         for norm, attention, mlp in zip(self.norms, self.attention, self.mlps, strict=True):
             h = h + attention(norm(h), mask=mask)
             h = h + mlp(h)
         return self.out(h), mask
+
+
+def beginnings(ids: Tensor) -> Tensor:
+    """(B, L) of bytes: a hash of the word up to each, in small letters; 0 between words. A character beyond ASCII is a
+    word of its own: scripts without blanks."""
+    lower = torch.where((ids >= ord("A")) & (ids <= ord("Z")), ids + 32, ids)
+    is_letter = ((lower >= ord("a")) & (lower <= ord("z"))) | ((ids >= ord("0")) & (ids <= ord("9"))) | (ids >= 0x80)
+    hashes, word = [], torch.zeros_like(ids[:, 0])
+    for byte, inside, first in zip(lower.unbind(1), is_letter.unbind(1), (ids >= 0xC0).unbind(1), strict=True):
+        word = torch.where(first, byte, word * _FACTOR + byte) % _PRIME * inside
+        hashes.append(word)
+    return torch.stack(hashes, dim=1) % _BEGINNINGS
 
 
 class Conditions(nn.Module):

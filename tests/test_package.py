@@ -102,6 +102,8 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
                 words.append(f"trainer.max_steps={3 if words[1] == 'train' else 5}")
             if words[1] in ("train", "resume", "sample", "eval"):
                 words.append("threads=1")
+            if words[1] in ("train", "sample"):
+                words.append("sampling.batch_size=4")
             assert forked(partial(in_folder, words[1:], tmp_path, told)) == 0, told.read_text()
 
 

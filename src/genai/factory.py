@@ -77,7 +77,8 @@ def refuse_unused(model: Model, sampling: SamplingConfig) -> None:
 def take_guide(trained: Trained, guide: Path) -> None:
     """Gives the model the one at `guide` to be led away from. Raises ConfigError for one of other data."""
     require(trained.model, TakesGuide, "is not guided")
-    weaker = open_trained(guide, device=str(trained.runtime.device), dtype=trained.runtime.precision)
+    runtime = trained.runtime
+    weaker = open_trained(guide, device=str(runtime.device), dtype=runtime.precision, threads=runtime.threads)
     assert isinstance(trained.model, TakesGuide)
     trained.model.take_guide(weaker.model)
 
@@ -205,9 +206,9 @@ def checked_spec(checkpoint: Checkpoint) -> Spec:
 # -- codecs: a trained first stage that travels inside the run ---------------------------------------------------------
 
 
-def adopt_codec(source: Path, run: RunFolder) -> None:
+def adopt_codec(source: Path, run: RunFolder, *, threads: int | None = None) -> None:
     """Copies the averaged weights of the run at `source` into this run's codec folder."""
-    trained = open_trained(source, device="cpu")
+    trained = open_trained(source, device="cpu", threads=threads)
     if trained.codec is not None:
         raise ConfigError(
             "data.codec names a run that itself stands on a codec", path=source, fix="name its first stage"

@@ -104,7 +104,7 @@ def _with_own_codec(run: RunFolder, config: Config) -> Config:
         return config
     from genai.factory import adopt_codec
 
-    adopt_codec(find(str(config.data.codec), runs_root()), run)
+    adopt_codec(find(str(config.data.codec), runs_root()), run, threads=config.threads)
     return replace(config, data=replace(config.data, codec=PathText("codec")))
 
 

@@ -23,7 +23,7 @@ from genai.contract import Spec
 from genai.errors import ConfigError
 from genai.nets import ConvConfig
 from genai.nets.family import Family, refuse_ids
-from genai.nets.patches import into_patches, out_of_patches
+from genai.nets.patches import cut, into_patches, out_of_patches
 
 _COARSEST = 7  # positions of the shorter side at which halving stops (or below)
 _SLOPE = 0.2  # of the leaky rectifier
@@ -190,10 +190,10 @@ class Decoder(nn.Module):
         for i in reversed(range(len(self.sizes))):
             h = self.stages[i](h, latent if self.flat else None)
             if i:
-                h = _cut(_doubled(self.up[i - 1](h)), self.sizes[i - 1])
+                h = cut(_doubled(self.up[i - 1](h)), self.sizes[i - 1])
         h = self.pixels(F.leaky_relu(h, _SLOPE))
         h = out_of_patches(h, self.patch)
-        x = _cut(self.out(F.leaky_relu(h, _SLOPE)), self.shape[1:])
+        x = cut(self.out(F.leaky_relu(h, _SLOPE)), self.shape[1:])
         # In bf16 the tanh of 3.5 is 1, where its gradient ends.
         return torch.tanh(x.to(self.out.weight.dtype)) if self.bounded else x
 
@@ -205,12 +205,6 @@ def _doubled(h: Tensor) -> Tensor:
     # As F.interpolate does, whose gradient for one side is not deterministic on CUDA.
     before, after = torch.cat([h[..., :1], h[..., :-1]], dim=-1), torch.cat([h[..., 1:], h[..., -1:]], dim=-1)
     return torch.stack([0.75 * h + 0.25 * before, 0.75 * h + 0.25 * after], dim=-1).flatten(2)
-
-
-def _cut(h: Tensor, size: Size) -> Tensor:
-    for axis, side in enumerate(size, start=2):
-        h = h.narrow(axis, 0, side)
-    return h
 
 
 Conv = Family(encoder=Encoder, decoder=Decoder)

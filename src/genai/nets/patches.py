@@ -32,3 +32,10 @@ def out_of_patches(h: Tensor, patch: int) -> Tensor:
     for axis in range(n):
         h = h.flatten(2 + axis, 3 + axis)
     return h
+
+
+def cut(h: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The first positions of every axis of a map (B, C, *): what rounding up added at its end is gone."""
+    for axis, side in enumerate(size, start=2):
+        h = h.narrow(axis, 0, side)
+    return h

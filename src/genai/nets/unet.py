@@ -15,7 +15,7 @@ from genai.errors import ConfigError
 from genai.nets import UNetConfig
 from genai.nets.attention import Attention
 from genai.nets.family import Family, refuse_ids
-from genai.nets.patches import into_patches, out_of_patches
+from genai.nets.patches import cut, into_patches, out_of_patches
 
 _CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
     1: nn.Conv1d,
@@ -136,16 +136,10 @@ class UNet(nn.Module):
             assert isinstance(stage, nn.ModuleList)
             if number:
                 h = F.interpolate(h, scale_factor=2.0, mode="nearest")
-                h = self.doubling[number - 1](_cut(h, self.sizes[-1 - number]))
+                h = self.doubling[number - 1](cut(h, self.sizes[-1 - number]))
             for block in stage:
                 h = block(torch.cat([h, joined.pop()], dim=1), told, context, mask)
-        return _cut(out_of_patches(self.out(F.silu(self.out_norm(h))), self.patch), self.size)
-
-
-def _cut(h: Tensor, size: tuple[int, ...]) -> Tensor:
-    for axis, side in enumerate(size, start=2):
-        h = h.narrow(axis, 0, side)
-    return h
+        return cut(out_of_patches(self.out(F.silu(self.out_norm(h))), self.patch), self.size)
 
 
 Unet = Family(denoiser=UNet)

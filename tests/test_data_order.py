@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genai.contract import Batch, Spec
+from genai.contract import Batch
 from genai.data import listed as listed_module
 from genai.data import split as split_module
 from genai.data.codec import Codec, LatentSplit
@@ -23,6 +23,7 @@ from genai.data.order import permutation, step_index
 from genai.data.source import Dataset, open_data
 from genai.errors import ConfigError, DataError, GenaiError
 from genai.schema import DataConfig
+from pictures import Halves
 
 CPU = torch.device("cpu")
 
@@ -180,24 +181,11 @@ def test_workers_change_neither_batches_nor_randomness_and_start_anywhere(
     assert torch.equal(before, torch.get_rng_state())
 
 
-class Halves:
-    """A first stage that keeps the left half of a picture."""
-
-    def to_latent(self, x: torch.Tensor) -> torch.Tensor:
-        return x[..., :4]
-
-    def from_latent(self, latent: torch.Tensor) -> torch.Tensor:
-        return torch.cat([latent, latent], dim=-1)
-
-    def latent_spec(self) -> Spec:
-        return Spec(kind="real", shape=(3, 8, 4), modality="latent")
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_latents_of_a_streaming_set_are_those_of_its_pictures(streamed: Dataset, workers: int) -> None:
     latent = replace(
         streamed,
-        train=LatentSplit(streamed.train, Codec(Halves(), streamed.spec, "", torch.device("cpu"), torch.float32)),
+        train=LatentSplit(streamed.train, Codec(Halves(3), streamed.spec, "", torch.device("cpu"), torch.float32)),
     )
     pictures, latents = loader(streamed), loader(latent, workers=workers)
     for position in (0, 8, 16):

@@ -24,6 +24,7 @@ from genai.errors import DataError
 from genai.factory import build_model
 from genai.schema import DataConfig, PathText
 from harness import config_of
+from pictures import Halves
 
 CPU = torch.device("cpu")
 
@@ -131,19 +132,6 @@ def test_each_prompt_stays_with_its_picture(tmp_path: Path, monkeypatch: pytest.
         assert split.prompts.dtype in (torch.uint8, np.uint8)  # type: ignore[union-attr]
 
 
-class Halves:
-    """A first stage that keeps the left half of a picture."""
-
-    def to_latent(self, x: torch.Tensor) -> torch.Tensor:
-        return x[..., :4]
-
-    def from_latent(self, latent: torch.Tensor) -> torch.Tensor:
-        return torch.cat([latent, latent], dim=-1)
-
-    def latent_spec(self) -> Spec:
-        return Spec(kind="real", shape=(1, 8, 4), modality="latent")
-
-
 @pytest.mark.parametrize("latent", [False, True])
 @pytest.mark.parametrize("workers", [None, 0, 2])
 def test_prompts_reach_the_trainer_by_every_way(
@@ -156,7 +144,7 @@ def test_prompts_reach_the_trainer_by_every_way(
     data = opened(folder_of(tmp_path, captions), valid_fraction=0.0)
     split = data.train
     if latent:
-        codec = Codec(Halves(), data.spec, "", CPU, torch.float32)
+        codec = Codec(Halves(1), data.spec, "", CPU, torch.float32)
         split = LatentSplit(data.train, codec)
         assert codec.encoded(data.spec).prompt_length == data.spec.prompt_length
     loads = Loader(split, seed=1, batch_size=6, num_micro=2, first_micro=0, own_micro=2, device=CPU,

@@ -28,15 +28,13 @@ from torch import Tensor, nn
 
 from genai import device, registry
 from genai.config import compose_train
-from genai.console import Console
 from genai.contract import Request, Spec
 from genai.data.source import open_data
-from genai.factory import build_model
 from genai.nets.family import Family
 from genai.registry import Component
-from genai.run import RunFolder
 from genai.schema import NetConfig, SamplingConfig
 from genai.trainer import Trainer
+from own import own_trainer
 
 LIMITS = {"the same network": 0.95, "own network": 1.3}
 WIDTHS, DRAWN = (32, 64, 128), 16
@@ -147,15 +145,6 @@ def family_of_diffusers(library: Any) -> Family:
     return Family(denoiser=Net)
 
 
-def own_trainer(folder: Path, data: Any, overrides: list[str], runtime: device.Runtime) -> Trainer:
-    config = compose_train("diffusion", [*overrides, f"run.dir={folder}"])
-    torch.manual_seed(0)
-    model = build_model(config, data.spec)
-    runtime.place(model)
-    run = RunFolder.create(config.run, model=config.model.name)
-    return Trainer(model=model, data=data, config=config, runtime=runtime, console=Console(quiet=True), run=run)
-
-
 def own_seconds(trainer: Trainer, steps: int) -> tuple[float, float]:
     trainer.step()
     start = time.perf_counter()
@@ -210,7 +199,9 @@ def main() -> None:
             for number in range(given.rounds):
                 theirs.append(measured())
                 for runtime, found in zip(precisions, times, strict=True):
-                    trainer = own_trainer(Path(folder) / f"{number} {runtime.precision}", data, overrides, runtime)
+                    trainer = own_trainer(
+                        "diffusion", Path(folder) / f"{number} {runtime.precision}", data, overrides, runtime
+                    )
                     sizes.add(sum(p.numel() for p in trainer.model.parameters()))
                     found.append(own_seconds(trainer, given.steps))
         trained, drawn = (statistics.median(row[i] for row in theirs) for i in range(2))

@@ -27,15 +27,13 @@ from torch import Tensor, nn
 
 from genai import device, registry
 from genai.config import compose_train
-from genai.console import Console
 from genai.contract import Spec
 from genai.data.source import open_data
-from genai.factory import build_model
 from genai.nets.family import Family
 from genai.registry import Component
-from genai.run import RunFolder
 from genai.schema import NetConfig
 from genai.trainer import Trainer
+from own import own_trainer
 
 LIMIT_RATIO = 1.5
 LATENT = 128
@@ -99,15 +97,6 @@ def families(nets: Any, width: int) -> Family:
     return Family(encoder=Encoder, decoder=Decoder)
 
 
-def own_trainer(folder: Path, data: Any, overrides: list[str], runtime: device.Runtime) -> Trainer:
-    config = compose_train("gan", [*overrides, f"run.dir={folder}"])
-    torch.manual_seed(0)
-    model = build_model(config, data.spec)
-    runtime.place(model)
-    run = RunFolder.create(config.run, model=config.model.name)
-    return Trainer(model=model, data=data, config=config, runtime=runtime, console=Console(quiet=True), run=run)
-
-
 def own_seconds(trainer: Trainer, steps: int) -> float:
     trainer.step()
     start = time.perf_counter()
@@ -145,7 +134,7 @@ def main() -> None:
             for (name, net, runtime), found in zip(rows, times, strict=True):
                 registry.components("net")["conv"] = net
                 settings = [*overrides, f"model.spectral_norm={'false' if net is same else 'auto'}"]
-                trainer = own_trainer(Path(folder) / f"{number} {name}", data, settings, runtime)
+                trainer = own_trainer("gan", Path(folder) / f"{number} {name}", data, settings, runtime)
                 found.append(own_seconds(trainer, given.steps))
     print(
         f"SNGAN-32, width {given.width}, batch {given.batch}, a discriminator and a generator step: torch-mimicry "

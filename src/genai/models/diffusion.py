@@ -184,13 +184,9 @@ class Diffusion(Model):
             x = x + (torch.rand_like(x) - 0.5) / scale.view(-1, *[1] * (x.ndim - 2))
         probe = 1 - 2 * torch.randint_like(x, 2)
         rising = sigmas("karras", steps + 1, sigma_min=_LEAST, sigma_max=_MOST)[-2::-1]
-
         told = self.denoiser.conditions(batch.cond)
 
-        def denoise(x: Tensor, sigma: float) -> Tensor:
-            return self.at(x, sigma, told)
-
-        nats = -flow.log_likelihood(denoise, self.standard(x), rising, probe)
+        nats = -flow.log_likelihood(lambda x, sigma: self.at(x, sigma, told), self.standard(x), rising, probe)
         each = values // self.deviation.numel()
         nats = nats + each * self.deviation.log().sum()  # of x in model units
         if not levelled:
@@ -222,17 +218,16 @@ class Diffusion(Model):
         """From a point between two draws of noise, led by D between that of the first and of the second condition."""
         levels = self.grid(first.sampling)
         flat = between(one.flatten(1), other.flatten(1), weight[:, None], first.sampling.path)
-        here, there = self.denoise_of(first), self.denoise_of(second)
-        share = weight.view(-1, *[1] * (one.ndim - 1))
+        x, denoise = levels[0] * flat.view_as(one), self.denoise_of(first)
         conditions = self.denoiser.conditions
         one_cond, other_cond = (conditions.filled(r.cond, r.count, r.device) for r in (first, second))
-        if all(torch.equal(one_cond[name], other_cond[name]) for name in one_cond):
-            there = here
+        if not all(torch.equal(one_cond[name], other_cond[name]) for name in one_cond):
+            here, there, share = denoise, self.denoise_of(second), weight.view(-1, *[1] * (one.ndim - 1))
 
-        def denoise(x: Tensor, sigma: float) -> Tensor:
-            return here(x, sigma) if here is there else torch.lerp(here(x, sigma), there(x, sigma), share)
+            def denoise(x: Tensor, sigma: float) -> Tensor:
+                return torch.lerp(here(x, sigma), there(x, sigma), share)
 
-        return self.original(self.solved(denoise, levels[0] * flat.view_as(one), levels, first))
+        return self.original(self.solved(denoise, x, levels, first))
 
     def vary(self, x: Tensor, request: Request, strength: float) -> Tensor:
         """x noised to where that part of the steps is left, and denoised again (Meng et al. 2022, SDEdit)."""
@@ -312,12 +307,12 @@ class Diffusion(Model):
 
     def require_dropout(self) -> None:
         """Raises ConfigError where nothing is known of samples that nothing is told of."""
+        if self.may_lack:
+            return
+        what = "sampling.guidance needs a model that was trained with model.condition_dropout above 0"
         if not self.denoiser.conditions.names:
             what = "sampling.guidance needs a condition, this model was trained without labels and text"
-            raise ConfigError(what, fix="type sampling.guidance=1, or sampling.guide=RUN for another checkpoint")
-        if self.config.condition_dropout == 0:
-            what = "sampling.guidance needs a model that was trained with model.condition_dropout above 0"
-            raise ConfigError(what, fix="type sampling.guidance=1, or sampling.guide=RUN for another checkpoint")
+        raise ConfigError(what, fix="type sampling.guidance=1, or sampling.guide=RUN for another checkpoint")
 
 
 def _units(model: Model) -> tuple[object, ...]:

@@ -1,0 +1,24 @@
+"""What the speed scripts share: a trainer of ours that is ready to take steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from genai.config import compose_train
+from genai.console import Console
+from genai.data.source import Dataset
+from genai.device import Runtime
+from genai.factory import build_model
+from genai.run import RunFolder
+from genai.trainer import Trainer
+
+
+def own_trainer(model: str, folder: Path, data: Dataset, overrides: list[str], runtime: Runtime) -> Trainer:
+    config = compose_train(model, [*overrides, f"run.dir={folder}"])
+    torch.manual_seed(0)
+    built = build_model(config, data.spec)
+    runtime.place(built)
+    run = RunFolder.create(config.run, model=config.model.name)
+    return Trainer(model=built, data=data, config=config, runtime=runtime, console=Console(quiet=True), run=run)

@@ -38,6 +38,7 @@ from own import own_trainer
 
 LIMITS = {"the same network": 0.95, "own network": 1.3}
 WIDTHS, DRAWN = (32, 64, 128), 16
+OWN_WIDTH = 40  # with which there are no fewer parameters than in denoising-diffusion-pytorch's 2.6 million
 
 
 def diffusers() -> Any:
@@ -172,7 +173,7 @@ def main() -> None:
     same = Component(f"{__name__}:NET", own.help, own.schema)
     sys.modules[__name__].NET = family_of_diffusers(library)  # type: ignore[attr-defined]
     overrides = [
-        "data=fashion_mnist", "data.size=32", "model.conditions=[]", "net=unet", "net.width=32",
+        "data=fashion_mnist", "data.size=32", "model.conditions=[]", "net=unet",
         "net.multipliers=[1,2,4]", f"trainer.batch_size={given.batch}",
     ]  # fmt: skip
     data = open_data(compose_train("diffusion", overrides).data, predicts="data")
@@ -193,16 +194,17 @@ def main() -> None:
     missed = False
     for peer, name, net, measured in peers:
         registry.components("net")["unet"] = net
+        width = [f"net.width={32 if net is same else OWN_WIDTH}"]
         times: list[list[tuple[float, float]]] = [[] for _ in precisions]
-        theirs, sizes = [], set()
+        theirs, num_parameters = [], 0
         with tempfile.TemporaryDirectory() as folder:
             for number in range(given.rounds):
                 theirs.append(measured())
                 for runtime, found in zip(precisions, times, strict=True):
                     trainer = own_trainer(
-                        "diffusion", Path(folder) / f"{number} {runtime.precision}", data, overrides, runtime
+                        "diffusion", Path(folder) / f"{number} {runtime.precision}", data, [*overrides, *width], runtime
                     )
-                    sizes.add(sum(p.numel() for p in trainer.model.parameters()))
+                    num_parameters = sum(p.numel() for p in trainer.model.parameters())
                     found.append(own_seconds(trainer, given.steps))
         trained, drawn = (statistics.median(row[i] for row in theirs) for i in range(2))
         print(f"{peer}: a step of {given.batch} {trained:.2f} s, {DRAWN} pictures by DDIM-50 {drawn:.1f} s")
@@ -211,7 +213,7 @@ def main() -> None:
             step, draw = (statistics.median(row) for row in ratios)
             ours = [statistics.median(row[i] for row in found) for i in range(2)]
             print(
-                f"  {name}, {runtime.precision}, {sizes.pop() if len(sizes) == 1 else max(sizes):,} parameters: "
+                f"  {name}, {runtime.precision}, {num_parameters:,} parameters: "
                 f"{ours[0]:.2f} s, {step:.2f} times as fast ({min(ratios[0]):.2f} to {max(ratios[0]):.2f}; limit "
                 f"{LIMITS[name]}); UniPC-20 {ours[1]:.1f} s, {draw:.1f} times"
             )

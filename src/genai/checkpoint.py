@@ -187,7 +187,7 @@ def named(path: Path, *, run_id: str | None = None) -> Checkpoint:
         )
     manifest = _read_manifest(content, path / MANIFEST)
     if path.name.startswith("step_") and path.name != _step_name(manifest.step):
-        raise CheckpointError(f"its manifest is that of {_step_name(manifest.step)}", path=path)
+        raise CheckpointError(f"this is the manifest of {_step_name(manifest.step)}", path=path / MANIFEST)
     if run_id not in (None, manifest.run_id):
         fix = "move it out of this run; a new run can start from it by model.init_from=PATH"
         raise CheckpointError("this checkpoint is another run's", path=path, fix=fix)

@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from genai import sampler
 from genai.contract import Batch, Request, Spec, label_spec
 from genai.errors import ConfigError
 from genai.models import DiffusionConfig
@@ -19,7 +20,7 @@ from genai.models.conditions import Conditions, beginnings
 from genai.models.diffusion import Diffusion
 from genai.models.parametrisation import LAWS, OBJECTIVES, WEIGHTINGS, sigma_of, stratified
 from genai.nets import MlpConfig, UNetConfig
-from genai.schema import SamplingConfig
+from genai.schema import PathText, SamplingConfig
 
 PROMPT = Spec(kind="token", shape=(12,), modality="text", vocab=256)
 PICTURES = Spec(
@@ -47,7 +48,7 @@ def diffusion(spec: Spec = PICTURES, **settings: Any) -> Diffusion:
     net: Any = MlpConfig(name="mlp", width=16, layers=2)
     if len(spec.shape) > 1:
         net = UNetConfig(name="unet", width=8, multipliers=(1, 2), attention_positions=16)
-    config = replace(DiffusionConfig(name="diffusion", nets={}), **settings)
+    config = replace(DiffusionConfig(name="diffusion", nets={}, init_from=PathText("run")), **settings)
     return Diffusion(spec=spec, config=config, net=net).double().eval()
 
 
@@ -186,6 +187,65 @@ def test_a_consistent_denoiser_has_no_loss_and_others_do() -> None:
     assert float(model.loss(Batch(x=x), 0)["distance"]) > 1e-5
 
 
+def test_levels_that_consistency_tuning_meets_are_told_as_they_are() -> None:
+    """The target of a level far below that which samples end at is not that of another one."""
+    model, told = diffusion(POINTS, consistency=True), []
+    forward = model.denoiser.forward
+    model.denoiser.forward = lambda x, sigma, cond: (told.append(sigma), forward(x, sigma, cond))[1]  # type: ignore[method-assign,func-returns-value]
+    model.loss(Batch(x=torch.zeros(512, 2, dtype=torch.float64)), 0)
+    lower, upper = told
+    assert float(upper.min()) >= 0.002
+    assert bool((lower < upper).all())
+
+
+def test_consistency_is_tuned_from_a_run_and_without_dropout() -> None:
+    with pytest.raises(ConfigError, match=r"model\.init_from=RUN"):
+        diffusion(POINTS, consistency=True, init_from=None)
+    net = UNetConfig(name="unet", width=8, multipliers=(1, 2), dropout=0.1)
+    config = DiffusionConfig(name="diffusion", nets={}, init_from=PathText("run"), consistency=True)
+    with pytest.raises(ConfigError, match=r"net\.dropout=0"):
+        Diffusion(spec=PICTURES, config=config, net=net)
+
+
+def test_a_jump_is_made_from_each_of_the_steps() -> None:
+    model = diffusion()
+    assert model.grid(SamplingConfig(solver="consistency", steps=1)) == [80.0, 0.0]
+    high, middle, end = model.grid(SamplingConfig(solver="consistency", steps=2, grid="uniform_t"))
+    assert (high, end) == (pytest.approx(80.0), 0.0)
+    assert 0.5 < middle < 2.0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"guidance_interval": (9.0, 0.1)},
+        {"guide": PathText("run")},
+        {"sigma_min": 5.0, "sigma_max": 4.0},
+        {"sigma_min": 1.0, "sigma_max": 1.0 + 3e-16},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_settings_of_sampling_that_mean_nothing_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        diffusion().check_sampling(SamplingConfig(**settings))
+
+
+def test_a_law_without_mean_is_given_none() -> None:
+    with pytest.raises(ConfigError, match=r"model\.noise=normal"):
+        diffusion(objective="flow", noise_mean=1.0)
+    diffusion(objective="flow", noise="normal", noise_mean=1.0)
+
+
+@pytest.mark.parametrize("count", [8, 12, 3])
+def test_parts_of_the_law_of_noise_are_told_by_their_mean(count: int) -> None:
+    terms = diffusion(POINTS).loss(Batch(x=torch.randn(count, 2, dtype=torch.float64)), 0)
+    parts = torch.stack([terms[f"noise_{part}"] for part in range(8)])
+    filled = min(count, 8)
+    assert int((parts > 0).sum()) == filled
+    if count % 8 == 0:
+        torch.testing.assert_close(parts.mean(), terms["weighted_mse"])
+
+
 def test_consistency_needs_a_denoiser_that_leaves_data_alone() -> None:
     zero = torch.zeros((), dtype=torch.float64) + 1e-9
     for objective in ("edm", "flow", "v", "eps"):
@@ -285,10 +345,18 @@ def test_a_guide_takes_the_place_of_the_model_without_condition() -> None:
             model.take_guide(other)
 
 
+def test_inputs_of_unknown_class_are_told_none() -> None:
+    inputs = Batch(x=torch.zeros(4, 2, 8, 8))
+    assert sampler._plan_of(diffusion(), inputs, seed=0).labels is None
+    assert sampler._plan_of(diffusion(condition_dropout=0.0), inputs, seed=0).labels is not None
+    known = Batch(x=inputs.x, cond={"label": torch.tensor([2, 2, 0, 2])})
+    assert sampler._plan_of(diffusion(), known, seed=0).labels == (2, 2, 0, 2)
+
+
 def test_guidance_is_refused_where_it_was_not_learned() -> None:
     for model in (diffusion(condition_dropout=0.0), diffusion(POINTS)):
         with pytest.raises(ConfigError, match=r"sampling\.guidance=1"):
-            model.draw(request(2, guidance=2.0))
+            model.check_sampling(SamplingConfig(guidance=2.0))
 
 
 @pytest.mark.parametrize("solver", ["unipc", "euler", "heun", "ancestral", "dpmpp_2m", "sde_2m"])
@@ -302,7 +370,9 @@ def test_every_solver_draws_the_gaussian_that_a_network_of_zeros_stands_for(solv
 def test_variations_reach_from_the_input_to_new_samples() -> None:
     model = awake(diffusion())
     x = torch.randn(3, 2, 8, 8, dtype=torch.float64)
-    torch.testing.assert_close(model.vary(x, request(3), 0.0), x)
+    for solver in ("unipc", "heun"):
+        torch.testing.assert_close(model.vary(x, request(3, solver=solver), 0.0), x)
+    assert not torch.allclose(model.vary(x, request(3, steps=1), 0.3), x, atol=0.1)
     lengths = [float((model.vary(x, request(3), strength) - x).norm()) for strength in (0.25, 0.5, 0.75)]
     assert lengths == sorted(lengths)
     other = model.vary(x + 1.0, request(3), 1.0)
@@ -323,10 +393,11 @@ def test_what_is_known_stays_as_it_is() -> None:
 def test_a_way_between_inputs_begins_and_ends_at_them() -> None:
     model = awake(diffusion())
     x, other = torch.randn(2, 3, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    first, second = request(3, label=0, steps=100), request(3, label=1, steps=100)
+    first, second = (request(3, label=label, steps=100, guidance=2.0) for label in (0, 1))
+    one, there = model.end(x, first), model.end(other, second)
 
     def at(weight: float) -> Tensor:
-        return model.blend(x, other, first, second, torch.full((3,), weight, dtype=torch.float64))
+        return model.blend(one, there, first, second, torch.full((3,), weight, dtype=torch.float64))
 
     torch.testing.assert_close(at(0.0), x, rtol=0.0, atol=5e-3)
     torch.testing.assert_close(at(1.0), other, rtol=0.0, atol=5e-3)

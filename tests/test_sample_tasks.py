@@ -64,14 +64,24 @@ def test_what_is_reconstructed_and_encoded_is_the_run_s_held_out_data(run: Path,
 def test_an_input_of_one_s_own_is_read_and_shown_above_what_becomes_of_it(run: Path, tmp_path: Path) -> None:
     for i in range(5):
         Image.fromarray(np.full((8, 8), 50 * i, np.uint8)).save(tmp_path / f"{i}.png")
-    out = genai.sample(run, task="reconstruct", input=tmp_path, count=3, out=tmp_path / "out", console=QUIET)
-    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "00001.png", "00002.png", "grid.png",
-                                                           "samples.json"]  # fmt: skip
+    out = genai.sample(run, task="reconstruct", input=tmp_path, out=tmp_path / "out", console=QUIET)
+    files = [f"0000{i}.png" for i in range(5)]
+    assert sorted(path.name for path in out.iterdir()) == [*files, "grid.png", "samples.json"]
     grid = np.asarray(Image.open(out / "grid.png").convert("L"))
     side = 8 * 7 + 2
-    for i in range(3):
+    for i in range(5):
         assert grid[30, 2 + i * side + 28] == 50 * i
     assert json.loads((out / "samples.json").read_text())["options"]["input"] == str(tmp_path)
+
+
+def test_so_many_are_drawn_of_each_input(run: Path, tmp_path: Path) -> None:
+    for i in range(3):
+        Image.fromarray(np.full((8, 8), 60 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    out = genai.sample(run, task="vary", input=tmp_path, count=2, out=tmp_path / "out", format="npz", console=QUIET)
+    with np.load(out / "samples.npz") as arrays:
+        drawn = arrays["samples"]
+    assert len(drawn) == 6
+    assert not np.array_equal(drawn[0], drawn[1])
 
 
 def test_pictures_of_another_size_and_colour_are_brought_to_the_model_s(run: Path, tmp_path: Path) -> None:

@@ -4,9 +4,9 @@
     pip install --no-deps denoising-diffusion-pytorch ema-pytorch accelerate einops
     python scripts/bench/diffusion_speed.py [--rounds 5] [--steps 3] [--batch 64]
 
-On grey pictures of 32 pixels in memory, with AdamW, a moving average and clipped gradients each. diffusers' UNet2DModel
-of widths 32, 64, 128 is trained by the loop of its tutorial, and the very same network by this trainer; then
-denoising-diffusion-pytorch's Unet of dim 32 against this project's own U-Net with no fewer parameters. Drawing 16
+On grey pictures of 32 pixels in memory, with Adam or AdamW, a moving average and clipped gradients each. diffusers'
+UNet2DModel of widths 32, 64, 128 is trained by the loop of its tutorial, and the very same network by this trainer;
+then denoising-diffusion-pytorch's Unet of dim 32 against this project's own U-Net with no fewer parameters. Drawing 16
 pictures: DDIM with 50 evaluations there, UniPC with 20 here. In the precision that dtype=auto chooses here and in fp32,
 the peers'. Rounds alternate in one process; the figures are medians of the ratios.
 """

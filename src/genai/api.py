@@ -134,7 +134,7 @@ def sample(
     with _output_folder(None if out is None else _at_home(Path(out)), path) as folder:
         from genai import sampler, writers
         from genai.device import memory_errors
-        from genai.factory import open_trained, refuse_unused, take_guide
+        from genai.factory import check_sampling, open_trained, take_guide
 
         writers.refuse_foreign(folder)
         console = console or Console()
@@ -148,22 +148,29 @@ def sample(
                 told = "a first stage draws nothing by itself: these are held-out samples and their reconstructions"
                 console.note(told)
             _check_input(task, input, labels, prompts)
-        if count is None:
+        each = 1  # drawn for each input
+        if input is not None and task in ("reconstruct", "vary", "impute"):
+            each, count = count or 1, None
+        elif count is None:
             count = 1 if prompts is not None and task == "generate" else _COUNTS[task]
         if prompts and names is None and trained.model.spec.label_classes and "label" not in trained.model.may_lack:
             console.note("this model is told a class, too: here by turns, from the first on - type --label NAME")
+        lacks = trained.model.spec.prompt_length and "prompt" not in trained.model.may_lack
+        if lacks and prompts is None and task in ("generate", "interpolate") and input is None:
+            console.note("this model is told a text: here an empty one, which it did not learn - type --prompt TEXT")
         runtime, checkpoint = trained.runtime, trained.checkpoint
         console.note(f"device: {runtime}")
         sampling = settings.sampling_of(trained.config)
-        refuse_unused(trained.model, sampling)
+        check_sampling(trained.model, sampling)
         if sampling.guide is not None:
             take_guide(trained, find(sampling.guide, runs_root()))
         if sampling.print_grid:
-            console.note(f"levels of noise: {sampler.levels(trained.model, sampling)}")
+            fraction = strength if task == "vary" else 1.0
+            console.note(f"levels of noise: {sampler.levels(trained.model, sampling, fraction)}")
         texts = {"genai:seed": str(seed), "genai:step": str(checkpoint.step), "genai:checkpoint": checkpoint.sha256}
         with memory_errors(f"type sampling.batch_size={max(1, sampling.batch_size // 2)}"):
             if task == "reconstruct" or task == "encode" or task == "vary" or task == "impute":
-                inputs = _inputs(trained, input, count, console)
+                inputs = _inputs(trained, input, count, console, each=each)
                 missing = None if mask is None else sampler.missing(trained, Path(mask))
                 drawn = sampler.from_inputs(
                     trained, inputs, sampling, task, seed=seed, strength=strength, missing=missing
@@ -236,8 +243,9 @@ def _check_input(
         raise ConfigError(f"--task {task} takes no input", fix=fix)
 
 
-def _inputs(trained: Trained, path: str | Path | None, count: int | None, console: Console) -> Batch:
-    """The first `count` held-out samples of the run, or of the data at a path; all of them without a count."""
+def _inputs(trained: Trained, path: str | Path | None, count: int | None, console: Console, *, each: int = 1) -> Batch:
+    """The first `count` held-out samples of the run, or of the data at a path, `each` times; all of them without a
+    count."""
     import torch
 
     from genai.data.downloaded import prepare
@@ -248,7 +256,8 @@ def _inputs(trained: Trained, path: str | Path | None, count: int | None, consol
     config, another = settings.with_data(trained.config)
     prepare(config.data, console)
     split = fitting_split(trained, open_evaluation_data(trained, config, another=another))
-    return split.fetch(torch.arange(len(split) if count is None else min(count, len(split))))
+    number = len(split) if count is None else min(count, len(split))
+    return split.fetch(torch.arange(number).repeat_interleave(each))
 
 
 def evaluate(
@@ -265,7 +274,7 @@ def evaluate(
     from genai.data.downloaded import prepare
     from genai.device import memory_errors
     from genai.evaluation import held_out_figures
-    from genai.factory import open_evaluation_data, open_trained, refuse_unused
+    from genai.factory import check_sampling, open_evaluation_data, open_trained
 
     console = console or Console()
     trained = open_trained(
@@ -277,7 +286,7 @@ def evaluate(
     prepare(config.data, console)
     data = open_evaluation_data(trained, config, another=another)
     sampling = settings.sampling_of(trained.config)
-    refuse_unused(trained.model, sampling)
+    check_sampling(trained.model, sampling)
     with memory_errors(f"type sampling.batch_size={max(1, sampling.batch_size // 2)}"):
         figures = held_out_figures(trained, data, runtime, sampling)
     measured: dict[str, Any] = {

@@ -75,7 +75,7 @@ def _finish(
     if is_auto or stated:
         try:
             modality = _modality_of(values, model)
-            values = _for_modality(stated.get(modality), values, search, arguments)
+            values = _for_modality(stated.get(modality), modality, values, search, arguments)
             for key in FOREIGN.get(modality, ()):  # what a preset says for data of another kind
                 if f"data.{key}" not in arguments.settings:
                     assign(values, f"data.{key}", None)
@@ -106,15 +106,21 @@ def _without_foreign(chosen: Any, group: str, search: SearchPath, arguments: Arg
 
 
 def _for_modality(
-    stated: Mapping[str, Any] | None, values: dict[str, Any], search: SearchPath, arguments: Arguments
+    stated: Mapping[str, Any] | None,
+    modality: str,
+    values: dict[str, Any],
+    search: SearchPath,
+    arguments: Arguments,
 ) -> dict[str, Any]:
     """The values with what the model states for this kind of data, where neither a preset nor what was typed says
-    otherwise."""
+    otherwise; what it states of its net is for the net that it would take itself."""
     preset = values.get("experiment")
     said = flat(defaults_of("experiment", preset, search)) if preset else {}
+    own_nets = (AUTO, values.get("model", {}).get("nets", {}).get(modality))
+    of_another = values.get("net", {}).get("name") not in own_nets
     values = copy.deepcopy(values)
     for key, value in flat(stated or {}).items():
-        if key not in said and key not in arguments.settings:
+        if key not in said and key not in arguments.settings and not (of_another and key.startswith("net.")):
             assign(values, key, value)
     return values
 

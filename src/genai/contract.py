@@ -169,6 +169,9 @@ class Model(nn.Module, ABC):
     predicts: ClassVar[Literal["data", "target"]] = "data"  # p(x | cond), or p(target | x): what draw returns
     draws: bool = True  # False: what comes out of it is made from inputs
     sampling_keys: ClassVar[frozenset[str]] = frozenset()  # settings of sampling that it goes by
+    weights_go_by: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # settings of the model without which its weights mean nothing
     stop_metric: str | None = None  # held-out term that says which checkpoint is best; lower is better
     spec: Spec  # what it models; its cond are what `draw` is to be given
     may_lack: frozenset[str] = frozenset()  # those of them that a sample may go without
@@ -184,6 +187,9 @@ class Model(nn.Module, ABC):
     def notes(self) -> Sequence[str]:
         """Lines that say what settings left to the model ("auto") became."""
         return ()
+
+    def check_sampling(self, sampling: SamplingConfig) -> None:
+        """Raises ConfigError for settings of sampling that it could not go by."""
 
     @abstractmethod
     def draw(self, request: Request) -> Tensor:
@@ -210,8 +216,11 @@ class Interpolates(Protocol):
 class Blends(Protocol):
     """A model that draws what lies between two given samples."""
 
-    def blend(self, x: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor) -> Tensor:
-        """(B, *spec.shape): `weight` (B,), 0 to 1, of the way from x, of which `first` is told, to the other."""
+    def end(self, x: Tensor, request: Request) -> Tensor:
+        """(B, ...): where a way from x, of which `request` is told, begins or ends."""
+
+    def blend(self, end: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor) -> Tensor:
+        """(B, *spec.shape): `weight` (B,), 0 to 1, of the way from an end, of which `first` is told, to the other."""
 
 
 @runtime_checkable
@@ -234,8 +243,8 @@ class Imputes(Protocol):
 class Steps(Protocol):
     """A model whose samples come about in steps."""
 
-    def grid(self, sampling: SamplingConfig) -> Sequence[float]:
-        """The levels of noise that a sample passes through."""
+    def grid(self, sampling: SamplingConfig, fraction: float = 1.0) -> Sequence[float]:
+        """The levels of noise that a sample passes through, where only that last part of the way is gone."""
 
 
 @runtime_checkable

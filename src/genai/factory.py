@@ -63,8 +63,8 @@ def require(model: Model, capability: type, lacks: str) -> None:
         raise ConfigError(f"this model {lacks}", fix=f"models that do: {', '.join(able) or 'none'}")
 
 
-def refuse_unused(model: Model, sampling: SamplingConfig) -> None:
-    """Raises ConfigError for settings of sampling that say nothing to this model."""
+def check_sampling(model: Model, sampling: SamplingConfig) -> None:
+    """Raises ConfigError for settings of sampling that say nothing to this model, or that it cannot go by."""
     standard = plain(SamplingConfig())
     given = [key for key, value in plain(sampling).items() if value != standard[key]]
     if unused := [key for key in given if key not in model.sampling_keys | {"batch_size"}]:
@@ -72,6 +72,7 @@ def refuse_unused(model: Model, sampling: SamplingConfig) -> None:
         able = [name for name, found in models if unused[0] in registry.load(found.target).sampling_keys]
         what = f"sampling.{unused[0]} says nothing to this model"
         raise ConfigError(what, fix=f"leave it out; models that go by it: {', '.join(able) or 'none'}")
+    model.check_sampling(sampling)
 
 
 def take_guide(trained: Trained, guide: Path) -> None:
@@ -234,6 +235,20 @@ def require_first_stage(spec: Spec, sha256: str, run: RunFolder) -> None:
     if spec.first_stage != sha256:
         what = "this run was trained on the latents of another first stage"
         raise CheckpointError(what, path=run.codec, fix="restore the run's own codec folder")
+
+
+def require_continuable(model: Model, config: Config, source: Checkpoint, spec: Spec) -> None:
+    """Raises ConfigError where the weights of `source` would mean something else in the model."""
+    if checked_spec(source).first_stage != spec.first_stage:
+        what = "model.init_from names a run that learned from other latents"
+        raise ConfigError(what, fix="give both the same data.codec, or leave model.init_from out")
+    theirs, own = checked_config(source).model, config.model
+    for key in sorted(model.weights_go_by):
+        if getattr(theirs, key, None) != getattr(own, key):
+            what = (
+                f"model.init_from names a run of model.{key}={getattr(theirs, key, None)}, this is {getattr(own, key)}"
+            )
+            raise ConfigError(what, fix=f"type model.{key}={getattr(theirs, key, None)}")
 
 
 def open_codec(folder: Path, runtime: Runtime) -> Codec:

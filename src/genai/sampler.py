@@ -123,11 +123,12 @@ def draw(model: Model, drawn: Plan, runtime: Runtime, sampling: SamplingConfig) 
             yield _widened(model.draw(_request(drawn, rows, runtime, sampling))[:kept], runtime)
 
 
-def levels(model: Model, sampling: SamplingConfig) -> str:
-    """The levels of noise that samples pass through. Raises ConfigError for a model that draws them at once."""
+def levels(model: Model, sampling: SamplingConfig, fraction: float) -> str:
+    """The levels of noise that samples pass through on that last part of the way. Raises ConfigError for a model that
+    draws them at once."""
     require(model, Steps, "draws its samples in one step")
     assert isinstance(model, Steps)
-    return " ".join(f"{level:.4g}" for level in model.grid(sampling))
+    return " ".join(f"{level:.4g}" for level in model.grid(sampling, fraction))
 
 
 def require_draws(model: Model) -> None:
@@ -278,6 +279,8 @@ def _plan_of(model: Model, inputs: Batch, *, seed: int) -> Plan:
     told = plan(model.spec, seed=seed, count=len(inputs))
     if "label" in inputs.cond and told.labels is not None:
         told = replace(told, labels=tuple(inputs.cond["label"].tolist()))
+    elif "label" in model.may_lack:
+        told = replace(told, labels=None)
     if "prompt" in inputs.cond and told.prompt_length:
         told = replace(told, prompts=prompt_texts(inputs.cond["prompt"].cpu().numpy()))
     return told
@@ -294,11 +297,16 @@ def way_through(trained: Trained, inputs: Batch, sampling: SamplingConfig) -> Dr
     weight = (torch.arange(len(first)) % sampling.frames / sampling.frames).to(runtime.device, runtime.dtype)
 
     def batches() -> Iterator[Tensor]:
-        for rows, kept in _batches(len(first), sampling.batch_size):
-            one, other = ([end[row] for row in rows] for end in (first, second))
-            here, there = (_request(told, end, runtime, sampling) for end in (one, other))
+        ends = []
+        for rows, kept in _batches(count, sampling.batch_size):
             with torch.no_grad(), runtime.autocast():
-                yield _widened(model.blend(x[one], x[other], here, there, weight[rows])[:kept], runtime)
+                ends.append(model.end(x[rows], _request(told, rows, runtime, sampling))[:kept])
+        end = torch.cat(ends)
+        for rows, kept in _batches(len(first), sampling.batch_size):
+            one, other = ([numbers[row] for row in rows] for numbers in (first, second))
+            here, there = (_request(told, numbers, runtime, sampling) for numbers in (one, other))
+            with torch.no_grad(), runtime.autocast():
+                yield _widened(model.blend(end[one], end[other], here, there, weight[rows])[:kept], runtime)
 
     return Drawn(_decoded(trained, batches()), None, trained.output, along=(count, sampling.frames))
 

@@ -49,6 +49,7 @@ Natural = Annotated[int, Range(low=0)]
 Positive = Annotated[float, Range(low=0, above=True)]
 NonNegative = Annotated[float, Range(low=0)]
 Fraction = Annotated[float, Range(low=0, high=1)]
+Level = Annotated[float, Range(low=1e-6, high=1e6)]  # of noise
 Side = Annotated[int, Range(low=4, high=4096)]  # pixels
 Threads = Annotated[int, Range(low=1, high=4096)]
 
@@ -290,10 +291,10 @@ class SamplingConfig:
     solver: Literal["unipc", "euler", "heun", "ancestral", "dpmpp_2m", "sde_2m", "consistency"] = "unipc"
     steps: Annotated[int, Range(low=1, high=10_000)] = 20  # levels of noise; heun evaluates twice at each
     grid: Literal["karras", "uniform_t", "log"] = "karras"  # how the levels lie
-    sigma_min: Positive | None = None  # lowest level, in deviations of the data; null: the model's
-    sigma_max: Positive | None = None
-    shift: Positive = 1.0  # of all levels
-    eta: NonNegative = 1.0  # fresh noise of ancestral and sde_2m; 0: none
+    sigma_min: Level | None = None  # lowest level, in deviations of the data; null: the model's
+    sigma_max: Level | None = None
+    shift: Level = 1.0  # of all levels
+    eta: Fraction = 1.0  # fresh noise of ancestral and sde_2m; 0: none
     churn: NonNegative = 0.0  # fresh noise of heun
     guidance: NonNegative = 1.0  # how far the condition is followed beyond the model without it; 1: off
     guidance_interval: tuple[NonNegative, NonNegative] | None = None  # levels of noise between which it is on

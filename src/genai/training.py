@@ -144,11 +144,12 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
     from genai.checkpoint import load_fitting
     from genai.factory import (
         build_model,
+        check_sampling,
         checked_spec,
         locate,
         open_codec,
         open_dataset,
-        refuse_unused,
+        require_continuable,
         require_first_stage,
     )
     from genai.trainer import Trainer
@@ -172,14 +173,14 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
             data = open_dataset(config, codec)
             runtime.seed(config.seed)
             model = build_model(config, data.spec)
-            refuse_unused(model, config.sampling)
+            check_sampling(model, config.sampling)
+            if config.sampling.guide is not None:
+                raise ConfigError("sampling.guide is of genai sample alone", fix="give it there, once both are trained")
             data = data.heard_by(model.spec)
             runtime.place(model)
             if config.model.init_from is not None and not plan.resumed:
                 _, source = locate(find(str(config.model.init_from), runs_root()))
-                if checked_spec(source).first_stage != data.spec.first_stage:
-                    what = "model.init_from names a run that learned from other latents"
-                    raise ConfigError(what, fix="give both the same data.codec, or leave model.init_from out")
+                require_continuable(model, config, source, data.spec)
                 left = load_fitting(model, source, "ema" if source.has("ema") else "model")
                 if left and runtime.main:
                     shown = ", ".join(left[:4]) + ", ..." * (len(left) > 4)

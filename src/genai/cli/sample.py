@@ -20,7 +20,7 @@ def sample(
             "--count",
             min=1,
             max=10**7,
-            help="How many, per label and prompt; default 16, with prompts 1.",
+            help="How many, per label, prompt and input; default 16, with prompts or inputs 1.",
             show_default=False,
         ),
     ] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from genai.contract import Spec
 from genai.errors import DataError
@@ -33,13 +33,16 @@ def _picture(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("L")) > _HALF
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+    except Exception as error:  # a decoder may raise anything on a damaged file
         what = "a mask is a picture that is white where values are missing, or an .npy array"
         raise DataError(what, path=path, fix="save it as PNG or by numpy.save") from error
 
 
 def _array(path: Path) -> np.ndarray:
     try:
-        return np.load(path, allow_pickle=False) != 0
-    except (OSError, ValueError) as error:
-        raise DataError("not a readable .npy array", path=path, fix="save it by numpy.save") from error
+        values = np.load(path, allow_pickle=False)
+        if values.dtype.kind not in "biuf":
+            raise TypeError(f"an array of {values.dtype}")
+        return np.asarray(values != 0)
+    except Exception as error:  # of an archive, of nothing, of texts
+        raise DataError("not a readable .npy array of numbers", path=path, fix="save it by numpy.save") from error

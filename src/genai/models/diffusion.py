@@ -29,7 +29,7 @@ from genai.solvers.steps import Denoise, Noise
 
 _BINS = 8  # equal parts of the law of noise that the loss is logged in
 _WAVES, _SLOWEST, _FASTEST = 32, 0.125, 8.0  # of the noise level as the network is told it, periods in its unit
-_LEAST, _MOST = 0.002, 80.0  # sigma
+_LEAST, _MOST, _TINY = 0.002, 80.0, 1e-8  # sigma
 _CONSISTENCY_LAW = -0.4, 2.0  # of ln(sigma), mean and deviation; the paper's -1.1 is for data of deviation 0.5
 _BY_HEART = 1.5
 _CONTINUED = ("edm", "flow", "v", "eps")  # objectives of which D(x, 0) = x
@@ -77,6 +77,7 @@ class Diffusion(Model):
         {"solver", "steps", "grid", "sigma_min", "sigma_max", "shift", "eta", "churn", "guidance", "guidance_interval"}
         | {"frames", "path", "repeats", "likelihood_steps", "print_grid", "guide"}
     )
+    weights_go_by = frozenset({"objective"})
     mean: Tensor
     deviation: Tensor
     guide: Diffusion | None
@@ -88,6 +89,12 @@ class Diffusion(Model):
         if config.consistency and config.objective not in _CONTINUED:
             what = f"model.consistency needs an objective whose D leaves data as they are, not {config.objective}"
             raise ConfigError(what, fix="start from a run with model.objective=edm, flow, v or eps")
+        if config.consistency and config.init_from is None:
+            what = "model.consistency tunes what a run has learned"
+            raise ConfigError(what, fix="name the run by model.init_from=RUN")
+        if config.consistency and getattr(net, "dropout", 0.0) > 0:
+            what = "model.consistency compares two outputs of the network, which net.dropout sets apart"
+            raise ConfigError(what, fix="type net.dropout=0")
         if config.mirror and spec.modality not in ("image", "video"):
             what = f"model.mirror is of pictures, the data is {spec.modality}"
             raise ConfigError(what, fix="type model.mirror=false")
@@ -142,23 +149,25 @@ class Diffusion(Model):
             u = self.denoiser.log_variance(self.denoiser.waves(row.c_noise))[:, 0].to(x0.dtype)
             loss = (weighted / u.exp() + u).mean()
         part = (share * _BINS).long().clamp(max=_BINS - 1)
-        shares = torch.zeros(_BINS, dtype=x0.dtype, device=x0.device).index_add(0, part, weighted.detach())
+        none = torch.zeros(_BINS, dtype=x0.dtype, device=x0.device)
+        counts = none.index_add(0, part, torch.ones_like(weighted))
+        means = none.index_add(0, part, weighted.detach()) / counts.clamp(min=1)
         return {
             "loss": loss,
             "weighted_mse": weighted.mean(),
-            **{f"noise_{number}": _BINS * total / len(x0) for number, total in enumerate(shares)},
+            **{f"noise_{number}": mean for number, mean in enumerate(means)},
         }
 
     def consistency_terms(self, x0: Tensor, cond: Cond) -> Terms:
         """How far D moves along a path of the ODE, from t to r a little below, with one noise for both (Geng et al.
         2024, easy consistency tuning). D at 0 is x0."""
         each = (-1, *[1] * (x0.ndim - 1))
-        t = sigma_of(stratified(len(x0), x0), ("normal", *_CONSISTENCY_LAW))
+        t = sigma_of(stratified(len(x0), x0), ("normal", *_CONSISTENCY_LAW)).clamp(min=_LEAST)
         r = t * (1 - self.config.consistency_gap * (1 + 8 * torch.sigmoid(-t / 2))).clamp(min=0)
         eps, told = torch.randn_like(x0), self.denoiser.conditions(cond)
         with torch.no_grad():
             x_r = x0 + r.view(each) * eps
-            target = torch.where(r.view(each) > 0, self.denoiser(x_r, r.clamp(min=_LEAST), told), x0)
+            target = torch.where(r.view(each) > 0, self.denoiser(x_r, r.clamp(min=_TINY), told), x0)
         moved = self.denoiser(x0 + t.view(each) * eps, t, told) - target
         distance = (moved.square().flatten(1).mean(1) + 1e-12).sqrt()
         return {"loss": (distance / (t - r)).mean(), "distance": distance.mean()}
@@ -205,24 +214,27 @@ class Diffusion(Model):
         one, other = (request.noise(*self.spec.shape) for request in (first, second))
         return self.from_between(one, other, first, second, weight)
 
-    def blend(self, x: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor) -> Tensor:
-        """Between the noise that the ODE leads x and the other to; by twice the steps, to find back from there."""
-        rising = self.grid(replace(first.sampling, steps=2 * first.sampling.steps))[-2::-1]
-        one, there = (
-            flow.invert(self.denoise_of(request, guided=False), self.standard(end), rising) / rising[-1]
-            for end, request in ((x, first), (other, second))
-        )
-        return self.from_between(one, there, first, second, weight)
+    def end(self, x: Tensor, request: Request) -> Tensor:
+        """The noise that the ODE leads x to; by twice the steps, to find back from there."""
+        rising = self.grid(replace(request.sampling, steps=2 * request.sampling.steps))[-2::-1]
+        return flow.invert(self.denoise_of(request, guided=False), self.standard(x), rising) / rising[-1]
 
-    def from_between(self, one: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor) -> Tensor:
+    def blend(self, end: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor) -> Tensor:
+        """Without guidance, which the way to the ends went without: only so are these the inputs again."""
+        return self.from_between(end, other, first, second, weight, guided=False)
+
+    def from_between(
+        self, one: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor, *, guided: bool = True
+    ) -> Tensor:
         """From a point between two draws of noise, led by D between that of the first and of the second condition."""
         levels = self.grid(first.sampling)
         flat = between(one.flatten(1), other.flatten(1), weight[:, None], first.sampling.path)
-        x, denoise = levels[0] * flat.view_as(one), self.denoise_of(first)
+        x, denoise = levels[0] * flat.view_as(one), self.denoise_of(first, guided=guided)
         conditions = self.denoiser.conditions
         one_cond, other_cond = (conditions.filled(r.cond, r.count, r.device) for r in (first, second))
         if not all(torch.equal(one_cond[name], other_cond[name]) for name in one_cond):
-            here, there, share = denoise, self.denoise_of(second), weight.view(-1, *[1] * (one.ndim - 1))
+            here, there = denoise, self.denoise_of(second, guided=guided)
+            share = weight.view(-1, *[1] * (one.ndim - 1))
 
             def denoise(x: Tensor, sigma: float) -> Tensor:
                 return torch.lerp(here(x, sigma), there(x, sigma), share)
@@ -232,6 +244,8 @@ class Diffusion(Model):
     def vary(self, x: Tensor, request: Request, strength: float) -> Tensor:
         """x noised to where that part of the steps is left, and denoised again (Meng et al. 2022, SDEdit)."""
         levels = self.grid(request.sampling, fraction=strength)
+        if len(levels) == 1:
+            return x
         noised = self.standard(x) + levels[0] * request.noise(*self.spec.shape)
         return self.original(self.solved(self.denoise_of(request), noised, levels, request))
 
@@ -257,9 +271,30 @@ class Diffusion(Model):
         if low >= high:
             what = f"sampling.sigma_min={low:g} is not below sampling.sigma_max={high:g}"
             raise ConfigError(what, fix="type a smaller sampling.sigma_min")
-        return sigmas(
-            sampling.grid, sampling.steps, sigma_min=low, sigma_max=high, shift=sampling.shift, fraction=fraction
-        )
+        jumps = sampling.solver == "consistency"  # from every level to the data: the lowest one would change nothing
+        try:
+            levels = sigmas(
+                sampling.grid,
+                sampling.steps + jumps,
+                sigma_min=low,
+                sigma_max=high,
+                shift=sampling.shift,
+                fraction=fraction,
+            )
+        except ValueError as error:
+            raise ConfigError(f"sampling.steps={sampling.steps}: {error}", fix="type fewer steps") from error
+        return [*levels[:-2], 0.0] if jumps and len(levels) > 2 else levels
+
+    def check_sampling(self, sampling: SamplingConfig) -> None:
+        self.grid(sampling)
+        if sampling.guidance != 1 and sampling.guide is None:
+            self.require_dropout()
+        if sampling.guide is not None and sampling.guidance == 1:
+            raise ConfigError("sampling.guidance=1 is away from no guide", fix="add sampling.guidance=2")
+        if sampling.guidance_interval is not None and sampling.guidance_interval[0] >= sampling.guidance_interval[1]:
+            low, high = sampling.guidance_interval
+            fix = f"type sampling.guidance_interval=[{high:g},{low:g}], the lower level first"
+            raise ConfigError("no level of noise lies in sampling.guidance_interval", fix=fix)
 
     def solved(self, denoise: Denoise, x: Tensor, levels: Sequence[float], request: Request) -> Tensor:
         """From x at the first level to the last."""
@@ -286,7 +321,6 @@ class Diffusion(Model):
                 return guide.at(x, sigma, by_guide), self.at(x, sigma, told)
 
         else:  # classifier-free guidance (Ho & Salimans 2022)
-            self.require_dropout()
             nothing = conditions.nothing(request.count, request.device)
             both = conditions({name: torch.cat([nothing[name], cond[name]]) for name in cond})
 
@@ -328,7 +362,7 @@ _SOLVERS: dict[str, Solver] = {
     "heun": lambda d, x, levels, noise, sampling: steps.heun(d, x, levels, noise, sampling.churn),
     "ancestral": lambda d, x, levels, noise, sampling: steps.ancestral(d, x, levels, noise, sampling.eta),
     "dpmpp_2m": lambda d, x, levels, noise, sampling: steps.dpmpp_2m(d, x, levels),
-    "sde_2m": lambda d, x, levels, noise, sampling: steps.sde_2m(d, x, levels, noise, sampling.eta),
+    "sde_2m": lambda d, x, levels, noise, sampling: steps.dpmpp_2m(d, x, levels, noise, sampling.eta),
     "unipc": lambda d, x, levels, noise, sampling: steps.unipc(d, x, levels),
     "consistency": lambda d, x, levels, noise, sampling: steps.consistency(d, x, levels, noise),
 }

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genai.errors import ConfigError
 from genai.models import DiffusionConfig
 
 _BETAS = 0.1, 19.9  # of the variance-preserving SDE: the first, and how much they rise (Song et al. 2021)
@@ -118,9 +119,13 @@ _OWN_LAW: dict[str, tuple[str, float, float]] = {  # of each objective: law, mea
 
 
 def law_of(config: DiffusionConfig) -> tuple[str, float, float]:
-    """Its name, and mean and deviation of ln(sigma) where it has them."""
+    """Its name, and mean and deviation of ln(sigma) where it has them. Raises ConfigError where they are given to
+    another."""
     name, mean, std = _OWN_LAW[config.objective]
     name = name if config.noise == "auto" else config.noise
+    if name not in ("normal", "log_uniform") and (config.noise_mean, config.noise_std) != (None, None):
+        what = f"the law {name} has no model.noise_mean and model.noise_std"
+        raise ConfigError(what, fix="add model.noise=normal, of a flow its logit-normal times")
     return (
         name,
         mean if config.noise_mean is None else config.noise_mean,

@@ -274,8 +274,11 @@ class Vae(Model):
         """On the way from the latents of x to those of a new sample, of the same label where there is one."""
         return self.from_vector(along_circle(self.known(x), self.drawn(request), torch.tensor(strength)))
 
-    def blend(self, x: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor) -> Tensor:
-        return self.from_vector(between(self.known(x), self.known(other), weight[:, None], first.sampling.path))
+    def end(self, x: Tensor, request: Request) -> Tensor:
+        return self.known(x)
+
+    def blend(self, end: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor) -> Tensor:
+        return self.from_vector(between(end, other, weight[:, None], first.sampling.path))
 
     def known(self, x: Tensor) -> Tensor:
         """The likeliest latents of x, (B, latents)."""

@@ -54,5 +54,5 @@ class DitConfig(NetConfig):
 class MlpConfig(NetConfig):
     width: Count = 128
     layers: Count = 4  # hidden layers
-    fourier_features: Natural = 0  # sines and cosines of x that an encoder sees beside x; 0: none
+    fourier_features: Natural = 0  # sines and cosines of x that a network sees beside x; 0: none
     fourier_max: Positive = 20.0  # highest angular frequency, in radians per unit of x

@@ -58,6 +58,11 @@ class Attention(nn.Module):
         return list(h.unflatten(2, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4))
 
 
+def heads_of(width: int, head_width: int) -> int:
+    """The most heads of at least `head_width` numbers that share the width evenly."""
+    return next(heads for heads in range(max(1, width // head_width), 0, -1) if width % heads == 0)
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(q k' / sqrt(d)) v of (B, heads, T, d), where `mask` is true."""
     if q.device.type != "cpu" or q.shape[2] * k.shape[2] > _FEW_PAIRS:

@@ -79,6 +79,9 @@ class DiT(nn.Module):
         if width % config.heads or width // config.heads % 2:
             what = f"net.width={width} is no even multiple of net.heads={config.heads}"
             raise ConfigError(what, fix=f"type net.width={2 * config.heads * max(1, width // (2 * config.heads))}")
+        if width // config.heads < 2 * len(size):
+            what = f"{width // config.heads} numbers of a head of attention do not tell {len(size)} axes apart"
+            raise ConfigError(what, fix=f"type net.width={4 * len(size) * config.heads}")
         self.features = width
         values = channels * self.patch ** len(size)
         self.size = tuple(side // self.patch for side in size)

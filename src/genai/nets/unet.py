@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genai.contract import Spec
 from genai.errors import ConfigError
 from genai.nets import UNetConfig
-from genai.nets.attention import Attention
+from genai.nets.attention import Attention, heads_of
 from genai.nets.family import Family, refuse_ids
 from genai.nets.patches import cut, into_patches, out_of_patches
 
@@ -79,9 +79,13 @@ class UNet(nn.Module):
         if dims not in _CONVOLUTIONS:
             what = "net 'unet' needs sounds, pictures or video"
             raise ConfigError(f"{what}, the data is {spec.modality} of shape {spec.shape}", fix="type net=mlp")
-        if min(size) < self.patch << (len(config.multipliers) - 1):
-            what = f"{len(config.multipliers)} levels of net.multipliers halve a side of {min(size)} to nothing"
-            raise ConfigError(what, fix="type net.multipliers=[1,2]" + ", net.patch=1" * (self.patch > 1))
+        levels = len(config.multipliers)
+        if levels == 0:
+            raise ConfigError("net.multipliers=[] leaves no level", fix="type net.multipliers=[1,2]")
+        if min(size) < self.patch << (levels - 1):
+            what = f"{levels} levels of net.multipliers halve a side of {min(size)} to nothing"
+            fitting = ",".join(map(str, config.multipliers[: min(size).bit_length()]))
+            raise ConfigError(what, fix=f"type net.multipliers=[{fitting}]" + ", net.patch=1" * (self.patch > 1))
         self.features = 4 * config.width
         widths = [config.width * multiplier for multiplier in config.multipliers]
         sizes = [tuple(-(-side // self.patch) for side in size)]
@@ -93,7 +97,7 @@ class UNet(nn.Module):
 
         def block(inputs: int, level: int) -> Block:
             few = torch.Size(sizes[level]).numel() <= config.attention_positions
-            heads = max(1, widths[level] // config.head_width) if few else 0
+            heads = heads_of(widths[level], config.head_width) if few else 0
             return Block(dims, inputs, widths[level], self.features, config.dropout, heads, context)
 
         self.enter = _conv(dims, channels * self.patch**dims, widths[0])

@@ -63,33 +63,28 @@ def consistency(denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Noi
     return x
 
 
-def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """Second order by the last evaluation (Lu et al. 2022, DPM-Solver++, algorithm 2)."""
-    last: tuple[Tensor, float] | None = None
-    for a, b in pairwise(sigmas):
-        denoised = denoise(x, a)
-        ahead = denoised
-        if last is not None and b > 0:
-            ahead = denoised + (denoised - last[0]) * (math.log(a / b) / (2 * last[1]))
-        x = toward(x, ahead, a, b)
-        last = denoised, math.log(a / b) if b > 0 else 0.0
-    return x
-
-
-def sde_2m(denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Noise, eta: float = 1.0) -> Tensor:
-    """As dpmpp_2m, of the reverse SDE; eta = 0 is dpmpp_2m."""
-    last: tuple[Tensor, float] | None = None
+def dpmpp_2m(
+    denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Noise | None = None, eta: float = 0.0
+) -> Tensor:
+    """Second order by the last evaluation (Lu et al. 2022, DPM-Solver++, algorithm 2); with eta > 0, which needs noise,
+    of the reverse SDE."""
+    before: tuple[Tensor, float] | None = None
     for a, b in pairwise(sigmas):
         denoised = denoise(x, a)
         if b == 0:
             return denoised
         h = math.log(a / b)
-        ahead = denoised if last is None else denoised + (denoised - last[0]) * (h / (2 * last[1]))
+        ahead = _extrapolated(denoised, before, h)
         x = (b / a) * math.exp(-eta * h) * x - math.expm1(-(1 + eta) * h) * ahead
-        if eta > 0:
+        if eta > 0 and noise is not None:
             x = x + b * math.sqrt(-math.expm1(-2 * eta * h)) * noise()
-        last = denoised, h
+        before = denoised, h
     return x
+
+
+def _extrapolated(denoised: Tensor, before: tuple[Tensor, float] | None, h: float) -> Tensor:
+    """D in the middle of a step of h, from D at its start and at that of the step before it."""
+    return denoised if before is None else denoised + (denoised - before[0]) * (h / (2 * before[1]))
 
 
 def unipc(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
@@ -100,8 +95,7 @@ def unipc(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
         if b == 0:
             return denoised
         h = math.log(a / b)
-        ahead = denoised if before is None else denoised + (denoised - before[0]) * (h / (2 * before[1]))
-        found = denoise(toward(x, ahead, a, b), b)
+        found = denoise(toward(x, _extrapolated(denoised, before, h), a, b), b)
         x = _corrected(x, denoised, found, before, a, b)
         denoised, before = found, (denoised, h)
     return x

@@ -18,6 +18,7 @@ from genai.nets import attention as attention_of_ours
 from genai.nets.attention import angles, rotated
 from genai.nets.family import family
 from genai.nets.patches import into_patches, out_of_patches
+from genai.nets.unet import places
 from genai.schema import NetConfig
 
 SMALL = ConvConfig(name="conv", width=4, max_width=8, patch=1)
@@ -254,11 +255,18 @@ def test_places_are_told_by_their_distance() -> None:
     assert product((0, 1), (2, 3)) != pytest.approx(product((0, 1), (3, 3)))
 
 
+@pytest.mark.parametrize("size", [(7,), (5, 6), (3, 4, 2)])
+def test_places_tell_every_position_from_others_far_and_near(size: tuple[int, ...]) -> None:
+    told = places(size).flatten(2)[0].T
+    assert told.shape == (math.prod(size), 4 * len(size))
+    assert float((torch.cdist(told, told) + torch.eye(len(told))).min()) > 0.2
+
+
 def test_what_does_not_fit_a_denoiser_is_told() -> None:
     for config, spec, told in (
         (DIT, picture(1, 7, 8), r"net\.patch=1"),
         (replace(DIT, width=15), picture(1, 8, 8), r"net\.width=12"),
-        (replace(UNET, multipliers=(1, 2, 2, 2)), picture(1, 4, 4), r"net\.multipliers=\[1,2\]"),
+        (replace(UNET, multipliers=(1, 2, 2, 2)), picture(1, 4, 4), r"net\.multipliers=\[1,2,2\]"),
         (UNET, POINTS, "net=mlp"),
         (DIT, POINTS, "net=mlp"),
         (SMALL, picture(1, 8, 8), "net=unet"),

@@ -6,6 +6,8 @@ No layer mixes samples. Sizes need not be powers of two: halves are rounded up, 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ _CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = 
     2: nn.Conv2d,
     3: nn.Conv3d,
 }
+_PERIODS = 4  # half ones of the cosines that tell a position
 _AVERAGES = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
@@ -68,8 +71,21 @@ class Block(nn.Module):
         return h
 
 
+def places(size: tuple[int, ...]) -> Tensor:
+    """(1, n * axes, *size): n slow cosines along each axis, by which a position is told from others. Convolutions alone
+    see it near the edges, and sounds began anew in the middle."""
+    axes = [torch.cos(math.pi * torch.arange(1, _PERIODS + 1)[:, None] * (torch.arange(n) + 0.5) / n) for n in size]
+    shaped = [
+        waves.view(_PERIODS, *[-1 if other == axis else 1 for other in range(len(size))]).expand(-1, *size)
+        for axis, waves in enumerate(axes)
+    ]
+    return torch.cat(shaped)[None]
+
+
 class UNet(nn.Module):
     """x (B, C, *size), what is told (B, features) and a context (B, L, context) with its mask -> (B, C, *size)."""
+
+    places: Tensor
 
     def __init__(self, *, spec: Spec, config: UNetConfig, context: int = 0) -> None:
         super().__init__()
@@ -101,6 +117,8 @@ class UNet(nn.Module):
             return Block(dims, inputs, widths[level], self.features, config.dropout, heads, context)
 
         self.enter = _conv(dims, channels * self.patch**dims, widths[0])
+        self.register_buffer("places", places(sizes[0]), persistent=False)
+        self.place = _conv(dims, _PERIODS * dims, widths[0], 1, zero=True)
         self.down, self.halving, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         width, joined = widths[0], []
         for level in range(len(widths)):
@@ -126,7 +144,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, told: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         told = F.silu(told)
         x = F.pad(x, self.pad) if any(self.pad) else x
-        h = self.enter(into_patches(x, self.patch))
+        h = self.enter(into_patches(x, self.patch)) + self.place(self.places)
         joined = []
         for level, stage in enumerate(self.down):
             assert isinstance(stage, nn.ModuleList)

@@ -18,7 +18,7 @@ from genai.nets import attention as attention_of_ours
 from genai.nets.attention import angles, rotated
 from genai.nets.family import family
 from genai.nets.patches import into_patches, out_of_patches
-from genai.nets.unet import places
+from genai.nets.unet import Conv3d, places
 from genai.schema import NetConfig
 
 SMALL = ConvConfig(name="conv", width=4, max_width=8, patch=1)
@@ -260,6 +260,22 @@ def test_places_tell_every_position_from_others_far_and_near(size: tuple[int, ..
     told = places(size).flatten(2)[0].T
     assert told.shape == (math.prod(size), 4 * len(size))
     assert float((torch.cdist(told, told) + torch.eye(len(told))).min()) > 0.2
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_gradients_of_clips_in_bf16_are_those_in_fp32(depth: int) -> None:
+    """Of convolutions over two positions they are not in oneDNN."""
+    torch.manual_seed(0)
+    conv = Conv3d(64, 64, 3, padding=1)
+    x, weights = torch.randn(4, 64, depth, 4, 4), torch.randn(4, 64, depth, 4, 4)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        conv.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16):
+            (conv(x) * weights).sum().backward()
+        assert conv.weight.grad is not None
+        found.append(conv.weight.grad.clone())
+    torch.testing.assert_close(found[1], found[0], rtol=0.0, atol=0.03 * float(found[0].abs().max()))
 
 
 def test_what_does_not_fit_a_denoiser_is_told() -> None:

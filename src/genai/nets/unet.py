@@ -19,11 +19,19 @@ from genai.nets.attention import Attention, heads_of
 from genai.nets.family import Family, refuse_ids
 from genai.nets.patches import cut, into_patches, out_of_patches
 
-_CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
-    1: nn.Conv1d,
-    2: nn.Conv2d,
-    3: nn.Conv3d,
-}
+
+class Conv3d(nn.Conv3d):
+    """In full precision on CPUs where there are two positions along the first axis: in bf16 the gradient of the weights
+    is garbage there (oneDNN in torch 2.13; 1, 3, 4 and 8 positions were right)."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        if h.device.type != "cpu" or h.shape[2] != 2:
+            return super().forward(h)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(h.to(self.weight.dtype))
+
+
+_CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: Conv3d}
 _PERIODS = 4  # half ones of the cosines that tell a position
 _AVERAGES = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from genai.__main__ import spin_less
+
 # As if it were installed with pip: the folder holds a package and its .dist-info with entry points.
 PLUGIN = str(Path(__file__).parent / "plugin")
 sys.path.insert(0, PLUGIN)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PLUGIN, os.environ.get("PYTHONPATH")]))
 
-# As for the command line: beside another process, threads of OpenMP that spin made a test of two seconds take eighty.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+spin_less()  # beside another process, threads of OpenMP that spin made a test of two seconds take eighty
 
 # nohup, and shells that start something in the background, have signals ignored; so would every process of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -540,3 +540,8 @@ def test_another_set_is_fitted_as_the_model_learned() -> None:
     config = configs.compose_train("gan", ["data=digits", "data.size=[16,24]", "data.fit=pad"])
     another = configs.compose_verb("eval", ["data=fashion_mnist"]).with_data(config)[0].data
     assert (another.name, another.size, another.fit) == ("fashion_mnist", (16, 24), "pad")
+
+
+def test_a_model_without_nets_is_a_mistake_that_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"'diffusion' names no nets \(model\.nets\) - add net=NAME"):
+        configs.compose_train("diffusion", ["model.nets=null"])

@@ -35,7 +35,7 @@ from genai.nets.family import Family
 from genai.registry import Component
 from genai.schema import NetConfig, SamplingConfig
 from genai.trainer import Trainer
-from own import own_trainer
+from own import own_trainer, seconds_a_step
 
 LIMITS = {"the same network": 0.95, "own network": 1.3}
 WIDTHS, DRAWN, BATCHES = (32, 64, 128), 16, (1, 4, 16, 64)
@@ -147,14 +147,6 @@ def family_of_diffusers(library: Any) -> Family:
     return Family(denoiser=Net)
 
 
-def own_seconds(trainer: Trainer, steps: int) -> tuple[float, float]:
-    trainer.step()
-    start = time.perf_counter()
-    for _ in range(steps):
-        trainer.step()
-    return (time.perf_counter() - start) / steps, seconds_to_draw(trainer, DRAWN)
-
-
 def seconds_to_draw(trainer: Trainer, count: int) -> float:
     generators = [torch.Generator().manual_seed(i) for i in range(count)]
     request = Request(
@@ -209,7 +201,7 @@ def main() -> None:
                         "diffusion", Path(folder) / f"{number} {runtime.precision}", data, [*overrides, *width], runtime
                     )
                     num_parameters = sum(p.numel() for p in trainer.model.parameters())
-                    found.append(own_seconds(trainer, given.steps))
+                    found.append((seconds_a_step(trainer, given.steps), seconds_to_draw(trainer, DRAWN)))
                     fastest = trainer if runtime is chosen else fastest
         trained, drawn = (statistics.median(row[i] for row in theirs) for i in range(2))
         print(f"{peer}: a step of {given.batch} {trained:.2f} s, {DRAWN} pictures by DDIM-50 {drawn:.1f} s")

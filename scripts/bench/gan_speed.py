@@ -32,8 +32,7 @@ from genai.data.source import open_data
 from genai.nets.family import Family
 from genai.registry import Component
 from genai.schema import NetConfig
-from genai.trainer import Trainer
-from own import own_trainer
+from own import own_trainer, seconds_a_step
 
 LIMIT_RATIO = 1.5
 LATENT = 128
@@ -97,14 +96,6 @@ def families(nets: Any, width: int) -> Family:
     return Family(encoder=Encoder, decoder=Decoder)
 
 
-def own_seconds(trainer: Trainer, steps: int) -> float:
-    trainer.step()
-    start = time.perf_counter()
-    for _ in range(steps):
-        trainer.step()
-    return (time.perf_counter() - start) / steps
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     for name, value in (("rounds", 5), ("steps", 8), ("width", 32), ("batch", 64)):
@@ -135,7 +126,7 @@ def main() -> None:
                 registry.components("net")["conv"] = net
                 settings = [*overrides, f"model.spectral_norm={'false' if net is same else 'auto'}"]
                 trainer = own_trainer("gan", Path(folder) / f"{number} {name}", data, settings, runtime)
-                found.append(own_seconds(trainer, given.steps))
+                found.append(seconds_a_step(trainer, given.steps))
     print(
         f"SNGAN-32, width {given.width}, batch {given.batch}, a discriminator and a generator step: torch-mimicry "
         f"{1e3 * statistics.median(theirs):.0f} ms"

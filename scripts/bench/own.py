@@ -1,7 +1,8 @@
-"""What the speed scripts share: a trainer of ours that is ready to take steps."""
+"""What the speed scripts share: a trainer of ours that is ready to take steps, and how long it takes for one."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import torch
@@ -22,3 +23,11 @@ def own_trainer(model: str, folder: Path, data: Dataset, overrides: list[str], r
     runtime.place(built)
     run = RunFolder.create(config.run, model=config.model.name)
     return Trainer(model=built, data=data, config=config, runtime=runtime, console=Console(quiet=True), run=run)
+
+
+def seconds_a_step(trainer: Trainer, steps: int) -> float:
+    trainer.step()  # warms up
+    start = time.perf_counter()
+    for _ in range(steps):
+        trainer.step()
+    return (time.perf_counter() - start) / steps

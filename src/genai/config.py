@@ -75,7 +75,7 @@ def _finish(
     if is_auto or stated:
         try:
             modality = _modality_of(values, model)
-            values = _for_modality(stated.get(modality), modality, values, search, arguments)
+            values = _for_modality(stated, modality, values, search, arguments)
             for key in FOREIGN.get(modality, ()):  # what a preset says for data of another kind
                 if f"data.{key}" not in arguments.settings:
                     assign(values, f"data.{key}", None)
@@ -106,20 +106,15 @@ def _without_foreign(chosen: Any, group: str, search: SearchPath, arguments: Arg
 
 
 def _for_modality(
-    stated: Mapping[str, Any] | None,
-    modality: str,
-    values: dict[str, Any],
-    search: SearchPath,
-    arguments: Arguments,
+    stated: Mapping[str, Any], modality: str, values: dict[str, Any], search: SearchPath, arguments: Arguments
 ) -> dict[str, Any]:
     """The values with what the model states for this kind of data, where neither a preset nor what was typed says
     otherwise; what it states of its net is for the net that it would take itself."""
     preset = values.get("experiment")
     said = flat(defaults_of("experiment", preset, search)) if preset else {}
-    own_nets = (AUTO, values.get("model", {}).get("nets", {}).get(modality))
-    of_another = values.get("net", {}).get("name") not in own_nets
+    of_another = values.get("net", {}).get("name") not in (AUTO, _usual_net(modality, values))
     values = copy.deepcopy(values)
-    for key, value in flat(stated or {}).items():
+    for key, value in flat(stated.get(modality) or {}).items():
         if key not in said and key not in arguments.settings and not (of_another and key.startswith("net.")):
             assign(values, key, value)
     return values
@@ -136,22 +131,31 @@ def _modality_of(values: Mapping[str, Any], model: str) -> str:
     return modality_of(data["name"], None if path is None else str(path))
 
 
-def _net_for(modality: str, values: Mapping[str, Any], model: str, search: SearchPath) -> str:
+def _usual_net(modality: str, values: Mapping[str, Any]) -> str | None:
+    """The net that the model states for this kind of data; for latents as for pictures where it states none."""
     nets = values.get("model", {}).get("nets")
     if not isinstance(nets, dict):
-        raise ConfigError(f"'{model}' names no nets (model.nets)", fix="add net=NAME")
+        return None
     if modality == "latent" and modality not in nets:
         modality = "image"
     if not modality and len(set(nets.values())) == 1:
         return str(next(iter(nets.values())))
-    if modality not in nets:
-        known = ", ".join(nets)
-        what = f"{modality} data" if modality else f"data={values['data']['name']}"
-        stated = {name: defaults_of("model", name, search).get("nets") for name in registry.components("model")}
-        able = [name for name, theirs in stated.items() if modality in (theirs or ())]
-        fix = f"train {' or '.join(able)}, or add net=NAME" if able else "add net=NAME"
-        raise ConfigError(f"'{model}' names no net for {what}, only for {known}", fix=fix)
-    return str(nets[modality])
+    return str(nets[modality]) if modality in nets else None
+
+
+def _net_for(modality: str, values: Mapping[str, Any], model: str, search: SearchPath) -> str:
+    usual = _usual_net(modality, values)
+    if usual is not None:
+        return usual
+    nets = values.get("model", {}).get("nets")
+    if not isinstance(nets, dict):
+        raise ConfigError(f"'{model}' names no nets (model.nets)", fix="add net=NAME")
+    modality = "image" if modality == "latent" else modality
+    what = f"{modality} data" if modality else f"data={values['data']['name']}"
+    stated = {name: defaults_of("model", name, search).get("nets") for name in registry.components("model")}
+    able = [name for name, theirs in stated.items() if modality in (theirs or ())]
+    fix = f"train {' or '.join(able)}, or add net=NAME" if able else "add net=NAME"
+    raise ConfigError(f"'{model}' names no net for {what}, only for {', '.join(nets)}", fix=fix)
 
 
 def _merged(defaults: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -169,9 +169,7 @@ class Model(nn.Module, ABC):
     predicts: ClassVar[Literal["data", "target"]] = "data"  # p(x | cond), or p(target | x): what draw returns
     draws: bool = True  # False: what comes out of it is made from inputs
     sampling_keys: ClassVar[frozenset[str]] = frozenset()  # settings of sampling that it goes by
-    weights_go_by: ClassVar[frozenset[str]] = (
-        frozenset()
-    )  # settings of the model without which its weights mean nothing
+    weights_go_by: ClassVar[frozenset[str]] = frozenset()  # its settings that say what its weights mean
     stop_metric: str | None = None  # held-out term that says which checkpoint is best; lower is better
     spec: Spec  # what it models; its cond are what `draw` is to be given
     may_lack: frozenset[str] = frozenset()  # those of them that a sample may go without

@@ -242,13 +242,12 @@ def require_continuable(model: Model, config: Config, source: Checkpoint, spec: 
     if checked_spec(source).first_stage != spec.first_stage:
         what = "model.init_from names a run that learned from other latents"
         raise ConfigError(what, fix="give both the same data.codec, or leave model.init_from out")
-    theirs, own = checked_config(source).model, config.model
+    before = checked_config(source).model
     for key in sorted(model.weights_go_by):
-        if getattr(theirs, key, None) != getattr(own, key):
-            what = (
-                f"model.init_from names a run of model.{key}={getattr(theirs, key, None)}, this is {getattr(own, key)}"
-            )
-            raise ConfigError(what, fix=f"type model.{key}={getattr(theirs, key, None)}")
+        theirs, own = getattr(before, key, None), getattr(config.model, key)
+        if theirs != own:
+            what = f"model.init_from names a run of model.{key}={theirs}, this is {own}"
+            raise ConfigError(what, fix=f"type model.{key}={theirs}")
 
 
 def open_codec(folder: Path, runtime: Runtime) -> Codec:

@@ -217,24 +217,21 @@ class Diffusion(Model):
     def end(self, x: Tensor, request: Request) -> Tensor:
         """The noise that the ODE leads x to; by twice the steps, to find back from there."""
         rising = self.grid(replace(request.sampling, steps=2 * request.sampling.steps))[-2::-1]
-        return flow.invert(self.denoise_of(request, guided=False), self.standard(x), rising) / rising[-1]
+        return flow.invert(self.denoise_of(_unguided(request)), self.standard(x), rising) / rising[-1]
 
     def blend(self, end: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor) -> Tensor:
         """Without guidance, which the way to the ends went without: only so are these the inputs again."""
-        return self.from_between(end, other, first, second, weight, guided=False)
+        return self.from_between(end, other, _unguided(first), _unguided(second), weight)
 
-    def from_between(
-        self, one: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor, *, guided: bool = True
-    ) -> Tensor:
+    def from_between(self, one: Tensor, other: Tensor, first: Request, second: Request, weight: Tensor) -> Tensor:
         """From a point between two draws of noise, led by D between that of the first and of the second condition."""
         levels = self.grid(first.sampling)
         flat = between(one.flatten(1), other.flatten(1), weight[:, None], first.sampling.path)
-        x, denoise = levels[0] * flat.view_as(one), self.denoise_of(first, guided=guided)
+        x, denoise = levels[0] * flat.view_as(one), self.denoise_of(first)
         conditions = self.denoiser.conditions
         one_cond, other_cond = (conditions.filled(r.cond, r.count, r.device) for r in (first, second))
         if not all(torch.equal(one_cond[name], other_cond[name]) for name in one_cond):
-            here, there = denoise, self.denoise_of(second, guided=guided)
-            share = weight.view(-1, *[1] * (one.ndim - 1))
+            here, there, share = denoise, self.denoise_of(second), weight.view(-1, *[1] * (one.ndim - 1))
 
             def denoise(x: Tensor, sigma: float) -> Tensor:
                 return torch.lerp(here(x, sigma), there(x, sigma), share)
@@ -305,14 +302,13 @@ class Diffusion(Model):
         found: Tensor = self.denoiser(x, torch.full((len(x),), sigma, dtype=x.dtype, device=x.device), told)
         return found
 
-    def denoise_of(self, request: Request, *, guided: bool = True) -> Denoise:
+    def denoise_of(self, request: Request) -> Denoise:
         """D as a function of x and sigma: told the request's conditions, guided where that is asked for."""
         conditions, sampling = self.denoiser.conditions, request.sampling
         cond = conditions.filled(request.cond, request.count, request.device)
         scale, (low, high) = sampling.guidance, sampling.guidance_interval or (0.0, math.inf)
-        guided = guided and scale != 1
         told = conditions(cond)  # once for all levels
-        if not guided:
+        if scale == 1:
             return lambda x, sigma: self.at(x, sigma, told)
         if self.guide is not None:  # autoguidance (Karras et al. 2024)
             guide, by_guide = self.guide, self.guide.denoiser.conditions(cond)
@@ -347,6 +343,10 @@ class Diffusion(Model):
         if not self.denoiser.conditions.names:
             what = "sampling.guidance needs a condition, this model was trained without labels and text"
         raise ConfigError(what, fix="type sampling.guidance=1, or sampling.guide=RUN for another checkpoint")
+
+
+def _unguided(request: Request) -> Request:
+    return replace(request, sampling=replace(request.sampling, guidance=1.0))
 
 
 def _units(model: Model) -> tuple[object, ...]:

@@ -76,7 +76,8 @@ def dpmpp_2m(
         h = math.log(a / b)
         ahead = _extrapolated(denoised, before, h)
         x = (b / a) * math.exp(-eta * h) * x - math.expm1(-(1 + eta) * h) * ahead
-        if eta > 0 and noise is not None:
+        if eta > 0:
+            assert noise is not None
             x = x + b * math.sqrt(-math.expm1(-2 * eta * h)) * noise()
         before = denoised, h
     return x

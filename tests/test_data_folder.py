@@ -314,14 +314,14 @@ def refusal(path: Path, **settings: object) -> DataError:
 def test_paths_that_are_no_data_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "todo.txt").write_text("x")
+    (tmp_path / "notes" / "todo.xyz").write_text("x")
     (tmp_path / "table.xyz").write_text("x")
     (tmp_path / "packed.zip").write_text("x")
     save(tmp_path / "one.png", noise(8, 8))
     for name, words in (
         ("missing", "no such file"),
         ("empty", "empty"),
-        ("notes", "todo.txt"),
+        ("notes", "todo.xyz"),
         ("table.xyz", "not read"),
         ("one.png", "one picture"),
         ("packed.zip", "packed folder"),

@@ -11,13 +11,15 @@ from torch import nn
 
 from genai import registry
 from genai.errors import CheckpointError
+from genai.muon import Muon, orthogonal
 from genai.optim import Ema, global_norm, lr_scale, pack_state, unpack_state
-from genai.optim_table import AdamConfig, AdamWConfig, LBFGSConfig, SGDConfig
+from genai.optim_table import AdamConfig, AdamWConfig, LBFGSConfig, MuonConfig, SGDConfig
 from genai.schema import OptimConfig
 
 CONFIGS = {
     "adam": AdamConfig(name="adam", lr=0.01, betas=(0.5, 0.9)),
     "adamw": AdamWConfig(name="adamw", lr=0.01, weight_decay=0.1),
+    "muon": MuonConfig(name="muon", lr=0.02, weight_decay=0.1),
     "sgd": SGDConfig(name="sgd", lr=0.05, nesterov=True, weight_decay=0.01),
     "lbfgs": LBFGSConfig(name="lbfgs", lr=1.0, max_iter=4, history_size=3),
 }
@@ -163,3 +165,52 @@ def test_global_norm_equals_torchs() -> None:
         p.grad = torch.randn_like(p)
     ours = global_norm([p.grad for p in parameters if p.grad is not None])
     torch.testing.assert_close(ours, torch.nn.utils.get_total_norm([p.grad for p in parameters]))
+
+
+def test_muon_takes_torchs_own_steps_of_matrices_and_adams_of_the_rest() -> None:
+    """Matrices of two sizes, one of them two that lie one below the other; torch's iteration runs in bf16."""
+    torch.manual_seed(0)
+    table, vector, matrix, pair = torch.randn(7, 4), torch.randn(5), torch.randn(6, 4), torch.randn(12, 4)
+    ours = [nn.Parameter(value.clone()) for value in (table, vector, matrix, pair)]
+    ours[0].role = "table"  # type: ignore[attr-defined]
+    ours[3].rows = [6, 6]  # type: ignore[attr-defined]
+    config = MuonConfig(name="muon", lr=0.02, table_lr=0.3, other_lr=0.1, weight_decay=0.1)
+    optimizer = Muon(ours, config)
+    theirs = [nn.Parameter(value.clone()) for value in (table, vector, matrix, *pair.split(6))]
+    groups = [{"params": theirs[:1], "lr": 0.3}, {"params": theirs[1:2], "lr": 0.1}]
+    adam = torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, weight_decay=0.0)
+    muon = torch.optim.Muon(theirs[2:], lr=0.02, momentum=0.95, weight_decay=0.1)
+    for _ in range(5):
+        gradients = [torch.randn_like(p) for p in ours]
+        for parameter, gradient in zip(ours, gradients, strict=True):
+            parameter.grad = gradient
+        for parameter, gradient in zip(theirs, [*gradients[:3], *gradients[3].split(6)], strict=True):
+            parameter.grad = gradient.clone()
+        optimizer.step()
+        adam.step()
+        muon.step()
+    torch.testing.assert_close(ours[0], theirs[0])
+    torch.testing.assert_close(ours[1], theirs[1])
+    torch.testing.assert_close(ours[2], theirs[2], rtol=0, atol=5e-3)
+    torch.testing.assert_close(ours[3], torch.cat(theirs[3:]), rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 20, 6), (1, 6, 20)])
+def test_newton_schulz_keeps_the_directions_and_evens_the_lengths(shape: tuple[int, int, int]) -> None:
+    m = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = orthogonal(m)
+    assert torch.linalg.svdvals(found).max() < 1.3
+    assert torch.linalg.svdvals(found).min() > 0.3
+    u, _, v = torch.linalg.svd(m, full_matrices=False)
+    inner = u.mT @ found @ v.mT
+    assert (inner - torch.diag_embed(inner.diagonal(dim1=1, dim2=2))).abs().max() < 1e-4
+
+
+def test_what_is_not_finite_reaches_no_matrix() -> None:
+    """A flag on the device stands for the look that a CPU takes."""
+    matrix = nn.Parameter(torch.ones(3, 3))
+    optimizer = Muon([matrix], MuonConfig(name="muon", lr=0.1))
+    optimizer.found_inf = torch.ones(())  # type: ignore[attr-defined]
+    matrix.grad = torch.full((3, 3), float("nan"))
+    optimizer.step()
+    assert torch.equal(matrix, torch.ones(3, 3))

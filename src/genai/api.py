@@ -17,7 +17,6 @@ from genai import training
 from genai.checkpoint import MANIFEST
 from genai.config import Change, change_config, compose_train, compose_verb, differences
 from genai.console import Console
-from genai.data.prompts import clean
 from genai.documents import write_atomically
 from genai.errors import ConfigError, OutputError
 from genai.run import RunFolder, has_begun, home
@@ -127,7 +126,6 @@ def sample(
         what = "--task impute needs to be told what is missing" if mask is None else "--mask is of --task impute alone"
         raise ConfigError(what, fix=fix if mask is None else "type --task impute")
     names = None if labels is None else [str(label) for label in labels]
-    prompts = None if prompts is None else [clean(prompt) for prompt in prompts]
     given = [*overrides, *([] if batch_size is None else [f"sampling.batch_size={batch_size}"])]
     settings = compose_verb("sample", given)
     path = _path_of(reference)
@@ -142,6 +140,8 @@ def sample(
         trained = open_trained(
             path, device=settings.device, dtype=settings.dtype, threads=settings.threads, step=str(step), raw=raw
         )
+        if task is None and input is not None and trained.model.spec.modality == "text":
+            prompts, input = [*(prompts or ()), _text_at(Path(input))], None
         if task is None:
             task = "generate" if trained.model.draws else "reconstruct"
             if not trained.model.draws:
@@ -183,9 +183,10 @@ def sample(
                 drawn = sampler.traversal(trained, inputs, sampling, count=count)
             else:
                 assert count is not None
-                drawn = sampler.generated(
-                    trained, sampling, task, seed=seed, count=count, labels=names, prompts=prompts
-                )
+                with console.telling() as say:
+                    drawn = sampler.generated(
+                        trained, sampling, task, seed=seed, count=count, labels=names, prompts=prompts, say=say
+                    )
         writers.clear(folder)
         files = writers.write(
             folder,
@@ -199,6 +200,7 @@ def sample(
             columns=drawn.columns,
             prompts=drawn.prompts,
             titles=drawn.titles,
+            told=drawn.told,
         )
         record = {
             "run": trained.config.model.name if trained.run is None else trained.run.info.name,
@@ -229,6 +231,13 @@ def sample(
         }
         writers.write_record(folder, record)
     return folder
+
+
+def _text_at(path: Path) -> str:
+    from genai.data import sniff
+    from genai.data.texts import read_text
+
+    return "".join(read_text(sniff.existing(path)))
 
 
 def _check_input(

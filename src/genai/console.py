@@ -130,6 +130,27 @@ class Console:
 
         _harmlessly(draw)
 
+    @contextmanager
+    def telling(self) -> Iterator[Callable[[str], None] | None]:
+        """Where a person looks, what is told again and again how a text goes so far; None elsewhere."""
+        if self.quiet or not self.watched:
+            yield None
+            return
+        written = 0
+
+        def tell(text: str) -> None:
+            nonlocal written
+            text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)  # nothing moves the cursor
+            new = text[written:].rstrip("\ufffd")  # what may be half a character
+            if new and self.stream is not None:
+                written += len(new)
+                _harmlessly(lambda: (self.stream.write(new), self.stream.flush()))
+
+        try:
+            yield tell
+        finally:
+            self._line("")
+
     def _line(self, text: str) -> None:
         def write() -> None:
             if self._live is not None:

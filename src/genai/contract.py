@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -40,11 +40,19 @@ class Spec:
     sample_rate: int = 0  # of audio, values a second
     num_samples: int = 0  # that training learns from; 0: unknown
     first_stage: str = ""  # of latents: sha256 of the weights that make them
+    tokenizer: str = ""  # of text: all that makes ids of it, as `genai.data.tokens` writes it
+    opening: tuple[int, ...] = ()  # of text: what a sample without a prompt follows on
+    ending: str = ""  # of text: where a sample ends, beside the end of a document
 
     @property
     def form(self) -> tuple[object, ...]:
         """What must be equal for one to stand for another; not the units, nor what it is conditioned on."""
-        return self.kind, self.modality, self.shape, self.vocab, self.classes, self.sample_rate
+        return self.kind, self.modality, self.shape, self.vocab, self.classes, self.sample_rate, self.tokenizer
+
+    @property
+    def num_predicted(self) -> int:
+        """Ids of a sample that are predicted: of a window of text all but the first; 0 where it is none of ids."""
+        return 0 if self.kind != "token" else math.prod(self.shape) - (self.modality == "text")
 
     def told(self, *names: str) -> Spec:
         """The same with no other conditions than these."""
@@ -152,6 +160,7 @@ class Request:
     device: torch.device
     dtype: torch.dtype = torch.float32
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    begins: Sequence[Sequence[int]] | None = None  # ids that each sample goes on from
 
     def noise(self, *shape: int) -> Tensor:
         """Standard normal (count, *shape), drawn on the CPU, so that devices agree, by each sample's own generator."""
@@ -243,6 +252,14 @@ class Steps(Protocol):
 
     def grid(self, sampling: SamplingConfig, fraction: float = 1.0) -> Sequence[float]:
         """The levels of noise that a sample passes through, where only that last part of the way is gone."""
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """A model whose samples come about id after id."""
+
+    def stream(self, request: Request) -> Iterator[Tensor]:
+        """The next ids (count,) of all samples."""
 
 
 @runtime_checkable

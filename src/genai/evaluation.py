@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genai.contract import Batch, BoundsLikelihood, MeasuresLikelihood, Model, Terms
-from genai.data.source import Dataset, Split
+from genai.data.source import Counts, Dataset, Split
 from genai.device import Runtime
 from genai.errors import DataError
 from genai.factory import Trained
@@ -71,6 +72,14 @@ def held_out_terms(
     return {name: float(figure) for name, figure in figures.items()}
 
 
+def in_units_of_text(figures: dict[str, float], counts: Counts | None) -> dict[str, float]:
+    """With the same in bits of a byte and of a character, which do not depend on what an id is."""
+    if counts is None or "loss_nats_per_token" not in figures:
+        return figures
+    bits = figures["loss_nats_per_token"] * counts.ids / math.log(2)
+    return {**figures, "bits_per_byte": bits / counts.num_bytes, "bits_per_char": bits / counts.characters}
+
+
 def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling: SamplingConfig) -> dict[str, float]:
     """The model's held-out terms on the data's held-out part, with those of a bound of sampling.importance_samples and
     of a likelihood by sampling.likelihood_steps.
@@ -95,7 +104,8 @@ def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling
             terms |= model.evaluate_likelihood(batch, sampling.likelihood_steps)
         return terms
 
-    return held_out_terms(model, split, runtime, sampling.batch_size, trained.config.seed, measure=measure)
+    figures = held_out_terms(model, split, runtime, sampling.batch_size, trained.config.seed, measure=measure)
+    return in_units_of_text(figures, data.text)
 
 
 def fitting_split(trained: Trained, data: Dataset) -> Split:

@@ -23,6 +23,19 @@ class AdamWConfig(AdamConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MuonConfig(OptimConfig):
+    """`lr` is of matrices; the other rates are of Adam's, of what is none."""
+
+    momentum: Beta = 0.95
+    table_lr: Positive = 0.03  # of tables that ids are read with
+    head_lr: Positive = 0.008  # of what logits are made with
+    other_lr: Positive = 0.015
+    betas: tuple[Beta, Beta] = (0.8, 0.95)
+    eps: Positive = 1e-10
+    weight_decay: NonNegative = 0.0  # of matrices
+
+
+@dataclass(frozen=True, kw_only=True)
 class SGDConfig(OptimConfig):
     momentum: Beta = 0.9
     nesterov: bool = False
@@ -42,6 +55,9 @@ _HERE = "genai.optim_table"
 COMPONENTS = {
     "adam": Component("genai.optim:adam", "Adam, fused", f"{_HERE}:AdamConfig"),
     "adamw": Component("genai.optim:adamw", "Adam with decoupled weight decay, fused", f"{_HERE}:AdamWConfig"),
+    "muon": Component(
+        "genai.optim:muon", "steps of matrices made orthogonal, Adam for the rest", f"{_HERE}:MuonConfig"
+    ),
     "sgd": Component("genai.optim:sgd", "stochastic gradient descent with momentum", f"{_HERE}:SGDConfig"),
     "lbfgs": Component(
         "genai.optim:lbfgs", "L-BFGS with a strong Wolfe line search, full batch", f"{_HERE}:LBFGSConfig"

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from genai.contract import Batch, Blends, FirstStage, Imputes, Interpolates, Model, Request, Spec, Steps, Varies
 from genai.data.mask import read_mask
-from genai.data.prompts import NUM_EXAMPLES, prompt_bytes, prompt_ids, prompt_texts
+from genai.data.prompts import NUM_EXAMPLES, clean, prompt_bytes, prompt_ids, prompt_texts
 from genai.data.source import Split
 from genai.device import Runtime, mix
 from genai.errors import ConfigError
 from genai.factory import Trained, require
 from genai.schema import SamplingConfig, unknown
+from genai.text_samples import Told, tell
 
 PREVIEW_SEED = 0
 _CAPABLE: dict[str, tuple[type, str]] = {
@@ -186,6 +187,7 @@ class Drawn:
     columns: int | None = None  # of a grid in which place means something
     prompts: tuple[str, ...] | None = None
     titles: tuple[str, ...] | None = None  # what is written beside or below each in an overview
+    told: tuple[Told, ...] | None = None  # of text
 
 
 def generated(
@@ -197,12 +199,23 @@ def generated(
     count: int,
     labels: Sequence[str] | None,
     prompts: Sequence[str] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Drawn:
-    """New samples, or paths through some. Raises ConfigError for a label, a prompt or a task that the model does not
-    know."""
+    """New samples, or paths through some; `say` is told a text as it comes. Raises ConfigError for a label, a prompt or
+    a task that the model does not know."""
     model, runtime = trained.model, trained.runtime
     indices = None if labels is None else [label_index(model.spec, label) for label in labels]
+    if model.spec.modality == "text":
+        if task != "generate":
+            raise ConfigError("there is no way between two texts", fix="leave --task out")
+        told = tell(model, runtime, sampling, seed=seed, count=count, prompts=prompts, say=say)
+        values = np.full((len(told), max(len(each.ids) for each in told)), -1)
+        for row, each in zip(values, told, strict=True):
+            row[: len(each.ids)] = each.ids
+        given = None if prompts is None else tuple(each.prompt for each in told)
+        return Drawn(values, None, model.spec, prompts=given, told=tuple(told))
     if prompts is not None:
+        prompts = [clean(prompt) for prompt in prompts]
         check_prompts(model.spec, prompts)
     drawn = plan(model.spec, seed=seed, count=count, labels=indices, prompts=prompts)
     if prompts is not None and labels is None and "label" in model.may_lack:

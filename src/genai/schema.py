@@ -238,6 +238,11 @@ class DataConfig:
     frames: Count | None = None  # of a clip, its first ones; null: all
     seconds: Annotated[float, Range(low=0, high=600, above=True)] | None = None  # of a sound; null: of the longest
     sample_rate: Annotated[int, Range(low=100, high=768_000)] | None = None  # null: the most common of the files
+    tokens: Literal["characters", "bytes", "bpe"] | None = None  # of text; null: characters, unless they are too many
+    vocab_size: Annotated[int, Range(low=2, high=1_000_000)] | None = None  # pieces that bpe learns; null: 4,096
+    context: Annotated[int, Range(low=1, high=1 << 20)] | None = None  # ids that are seen at once; null: 256
+    documents: Literal["file", "line", "paragraph"] | None = None  # what a sample of a text is like; null: a file
+    field: str | None = None  # of .jsonl that holds the text; null: text, content, or the first that is one
     valid_fraction: Annotated[float, Range(low=0, high=0.9)] = 0.1  # held out where the set has no test split
     split_seed: Natural = 0
     workers: Natural = 0  # processes that read a set too large for memory
@@ -301,6 +306,13 @@ class SamplingConfig:
     guide: PathText | None = None  # a run that guidance leads away from, in place of the model without condition
     repeats: Annotated[int, Range(low=1, high=1000)] = 10  # of a step that imputes
     print_grid: bool = False
+    temperature: NonNegative = 1.0  # of the next id; 0: always the likeliest
+    top_k: Count | None = None  # likeliest ids that it is one of; null: all
+    top_p: Annotated[float, Range(low=0, high=1, above=True)] = 1.0  # share that the likeliest ids hold together
+    min_p: Fraction = 0.0  # of the likeliest id's probability, that an id must have
+    repetition_penalty: Positive = 1.0  # of ids that were drawn before; 1: none
+    max_tokens: Annotated[int, Range(low=1, high=1 << 20)] | None = None  # of a sample; null: a context and one more
+    stop: tuple[str, ...] = ()  # texts at which a sample ends
     likelihood_steps: Annotated[int, Range(low=0, high=10_000)] = 0  # that lead x to noise, for log p(x); 0: not asked
 
 

@@ -24,7 +24,7 @@ from genai.data.order import step_index
 from genai.data.source import Dataset
 from genai.device import Runtime
 from genai.errors import CheckpointError, ConfigError, ConfigErrors, DataError, Interrupted, NonFiniteError, to_resume
-from genai.evaluation import evaluating, held_out_terms
+from genai.evaluation import evaluating, held_out_terms, in_units_of_text
 from genai.faults import fault
 from genai.health import Watch
 from genai.meters import Meters, Pace
@@ -334,7 +334,7 @@ class Trainer:
         """Held-out terms of the averaged weights, over all of the held-out data."""
         assert self.data.valid is not None
         micro_size = max(1, self.batch_size // self.state.plan[1])
-        return held_out_terms(
+        figures = held_out_terms(
             self.averaged,
             self.data.valid,
             self.runtime,
@@ -342,6 +342,7 @@ class Trainer:
             self.config.seed,
             stopped=lambda: bool(self._received),
         )
+        return in_units_of_text(figures, self.data.text)
 
     def check_stop_metric(self) -> None:
         """Finds a stop metric that is never measured, on one held-out batch. Raises ConfigError."""
@@ -381,7 +382,10 @@ class Trainer:
         """The means since the last log; raises NonFiniteError if the device's flag says so. The loop's one sync."""
         self._refuse_bad_step()
         rates = {f"lr/{name}": learner.optimizer.param_groups[0]["lr"] for name, learner in self.learners.items()}
-        return {**self.meters.means(), "samples_per_second": self.pace.since_log(self.state.samples), **rates}
+        speed = {"samples_per_second": self.pace.since_log(self.state.samples)}
+        if (ids := self.data.spec.num_predicted) > 0:
+            speed["tokens_per_second"] = ids * speed["samples_per_second"]
+        return {**self.meters.means(), **speed, **rates}
 
     def _refuse_bad_step(self) -> None:
         """Raises NonFiniteError where a step on the device was not finite."""

@@ -218,6 +218,8 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Trainer, console: 
     parameters = sum(p.numel() for p in model.parameters())
     held_out = 0 if data.valid is None else len(data.valid)
     shape = "x".join(map(str, data.spec.shape))
+    if data.spec.modality == "text":
+        shape = f"in windows of {data.spec.num_predicted} ids"
     classes = f"{data.spec.label_classes or data.spec.classes or 'no'} classes"
     if data.spec.prompt_length:
         classes += f", captions of up to {data.spec.prompt_length} bytes"
@@ -245,7 +247,8 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Trainer, console: 
     run.log(f"device: {runtime}")
     counts = f"{len(data.train):,} samples + {held_out:,} held out"
     lines = [f"changed {change}" for change in plan.changes]
-    lines += [f"data: {data.name}, {counts}, {data.spec.modality} {shape}, {classes}"]
+    classes = "" if data.spec.modality == "text" else f", {classes}"
+    lines += [f"data: {data.name}, {counts}, {data.spec.modality} {shape}{classes}"]
     lines += [f"data: {text}" for text in data.notes]
     lines += [f"model: {config.model.name}, {parameters:,} parameters; run: {run.path}"]
     lines += [f"model: {text}" for text in model.notes()]
@@ -285,6 +288,8 @@ def _previewer(run: RunFolder, trainer: Trainer, codec: Any) -> Any:
     if trainer.model.predicts != "data":
         return None
     spec, config, runtime = trainer.model.spec, trainer.config, trainer.runtime
+    if spec.modality == "text":
+        return _text_previewer(run, trainer)
     output = spec if codec is None else codec.decoded(spec)
 
     def in_data_units(batches: Sequence[Tensor]) -> Any:
@@ -321,6 +326,22 @@ def _previewer(run: RunFolder, trainer: Trainer, codec: Any) -> Any:
         show(step, in_data_units(batches), plan.labels, titles=plan.prompts)
         found = diversity.of(batches)
         return {} if found is None else {"diversity": found}
+
+    return preview
+
+
+def _text_previewer(run: RunFolder, trainer: Trainer) -> Any:
+    """Draws a few samples into RUN/previews/<step>.txt."""
+    from genai import text_samples
+
+    def preview(averaged: Model, step: int) -> dict[str, float]:
+        told = text_samples.preview(averaged, trainer.runtime, trainer.config.sampling)
+        try:
+            run.previews.mkdir(exist_ok=True)
+            (run.previews / f"{step:08d}.txt").write_text(text_samples.as_text(told), encoding="utf-8")
+        except OSError as error:
+            run.tell(f"cannot write {run.previews}: {error.strerror or error}; training goes on")
+        return {}
 
     return preview
 

@@ -18,14 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from genai import spectrogram
+from genai import spectrogram, text_samples
 from genai.contract import Spec
 from genai.errors import OutputError
 from genai.lettering import font_for, one_line, wrapped
+from genai.text_samples import Told
 
 Array = NDArray[np.generic]
 RECORD = "samples.json"
-_OURS = re.compile(r"(grid|overview)\.png|\d{5,}\.(png|gif|wav)|samples\.(npz|csv)")
+_OURS = re.compile(r"(grid|overview)\.png|\d{5,}\.(png|gif|wav)|samples\.(npz|csv|txt|jsonl)")
 _TILE = 56  # least pixels of a picture's shorter side in a grid
 _GRID_LIMIT = 400  # pictures in a grid
 _PAIRS = 8  # originals in a row, above what was made from them
@@ -114,6 +115,7 @@ def write(
     columns: int | None = None,
     prompts: Sequence[str] | None = None,
     titles: Sequence[str] | None = None,
+    told: Sequence[Told] | None = None,
 ) -> list[str]:
     """Writes samples and returns the names of the files: with `npz` one samples.npz; else pictures, clips and sounds
     one by one and points as samples.csv, with an overview: `grid.png`, of sounds `overview.png`. `texts` go into every
@@ -127,6 +129,8 @@ def write(
     if npz:
         return _write_npz(folder, values, labels, spec, prompts)
     with output(folder):
+        if told is not None:
+            return text_samples.write(folder, told)
         if along is not None and spec.modality == "image":
             return _write_paths(folder, _channels_last(values), *along, texts)
         if spec.modality in _SINGLE:
@@ -144,10 +148,10 @@ def write(
         if spec.modality == "points":
             with open(folder / "samples.csv", "w", newline="", encoding="utf-8") as file:
                 rows = csv.writer(file)
-                told = {name: given for name, given in (("label", labels), ("prompt", prompts)) if given is not None}
-                rows.writerow([*(f"x{i}" for i in range(values.shape[1])), *told])
+                known = {name: given for name, given in (("label", labels), ("prompt", prompts)) if given is not None}
+                rows.writerow([*(f"x{i}" for i in range(values.shape[1])), *known])
                 for i, row in enumerate(values.tolist()):
-                    rows.writerow([*(f"{v:.7g}" for v in row), *(given[i] for given in told.values())])
+                    rows.writerow([*(f"{v:.7g}" for v in row), *(given[i] for given in known.values())])
             write_overview(folder / "grid.png", values, labels, spec, texts)
             return ["grid.png", "samples.csv"]
         return _write_npz(folder, values, labels, spec, prompts)

@@ -38,6 +38,12 @@ COMPONENTS: dict[str, Component] = {
         "spoken digits, English and Chinese, 8 kHz, 10 classes, 1,100 clips of 1.024 s with captions",
         modality="audio",
     ),
+    "shakespeare": Component("genai.data.packaged:open_shakespeare", "seven plays by Shakespeare", modality="text"),
+    "tang_poems": Component(
+        "genai.data.packaged:open_tang_poems",
+        "10,000 Chinese poems of the Tang dynasty",
+        modality="text",
+    ),
     "ring8": Component(
         "genai.data.points:open_ring8",
         "8 Gaussians on a circle of radius 1, standard deviation 0.01",
@@ -49,7 +55,7 @@ COMPONENTS: dict[str, Component] = {
     "moons": Component("genai.data.points:open_moons", "two interleaved half circles, 2 classes", modality="points"),
     "path": Component(
         "genai.data.path:open_path",
-        "your own: data.path=FOLDER of pictures or sounds (sub-folders are classes), tars, parquet, .npz and .npy "
-        "(also of clips and points), idx, hub:NAME",
+        "your own: data.path=FOLDER of pictures or sounds (sub-folders are classes), text, .jsonl, tars, parquet, "
+        ".npz and .npy (also of clips and points), idx, hub:NAME",
     ),
 }

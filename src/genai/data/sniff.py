@@ -1,4 +1,4 @@
-"""What lies at a path: a folder of pictures or sounds, arrays or idx files. Standard library only, because configs are
+"""What lies at a path: a folder of pictures or sounds, text, arrays or idx files. Standard library only: configs are
 composed with it before anything heavy is loaded."""
 
 from __future__ import annotations
@@ -21,11 +21,39 @@ from typing import IO, Literal
 
 from genai.errors import DataError
 
-Kind = Literal["pictures", "sounds", "tar", "parquet", "npz", "npy", "idx", "idx_folder", "cifar10"]
+Kind = Literal["pictures", "sounds", "text", "records", "tar", "parquet", "npz", "npy", "idx", "idx_folder", "cifar10"]
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 SOUND_SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"})
-EXPECTED = "a folder of pictures or sounds, WebDataset tars, parquet files, an .npz or .npy file, or idx files"
+TEXT_SUFFIXES = frozenset(
+    [
+        ".txt",
+        ".text",
+        ".md",
+        ".rst",
+        ".tex",
+        ".abc",
+        ".smi",
+        ".smiles",
+        ".fasta",
+        ".srt",
+        ".html",
+        ".py",
+        ".c",
+        ".h",
+        ".cpp",
+        ".java",
+        ".js",
+        ".ts",
+        ".go",
+        ".rs",
+        ".sh",
+        ".sql",
+        ".css",
+    ]
+)
+EXPECTED = "a folder of pictures or sounds, text, .jsonl, WebDataset tars, parquet, an .npz or .npy file, or idx files"
+_MODALITIES = {"sounds": "audio", "text": "text", "records": "text"}
 _PACKED_TAR = re.compile(r"\.(tgz|tar\.(gz|bz2|xz|zst|lz4))$", re.IGNORECASE)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 HUB = "hub:"  # before the name of a set on the hub
@@ -98,6 +126,10 @@ def kind_of(path: Path) -> Kind:
     if not path.is_file():
         raise DataError("neither a file nor a folder", path=path, fix=f"give data.path {EXPECTED}")
     suffix = path.suffix.lower()
+    if suffix in TEXT_SUFFIXES:
+        return "text"
+    if suffix in (".jsonl", ".ndjson"):
+        return "records"
     if suffix in (".npz", ".npy"):
         return "npz" if suffix == ".npz" else "npy"
     if is_idx_name(path.name):
@@ -120,10 +152,12 @@ def kind_of(path: Path) -> Kind:
 
 
 def modality_at(path: Path) -> str:
-    """ "image", "video", "audio" or "points"."""
+    """ "image", "video", "audio", "text" or "points"."""
     kind = kind_of(path)
+    if kind in _MODALITIES:
+        return _MODALITIES[kind]
     if kind not in ("npz", "npy"):
-        return "audio" if kind == "sounds" else "image"
+        return "image"
     headers = npz_headers(path) if kind == "npz" else {"x": npy_header(path)}
     key = find_key(headers, X_KEYS, path)
     return modality_of_array(headers[key], path, key)
@@ -245,6 +279,10 @@ def is_picture_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
 
 
+def is_text_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in TEXT_SUFFIXES
+
+
 def is_sound_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SOUND_SUFFIXES
 
@@ -253,6 +291,7 @@ def _kind_of_folder(folder: Path) -> Kind:
     """Raises DataError for a folder without data, and for one with as many sounds as pictures."""
     first = ""
     pictures = sounds = 0
+    is_text = False
     kinds: list[Kind] = []  # pictures come first: an archive may lie beside what was unpacked from it
     for name in walk(folder):
         pictures += is_picture_name(name)
@@ -271,6 +310,7 @@ def _kind_of_folder(folder: Path) -> Kind:
             kinds.append("tar")
         elif is_parquet_name(name):
             kinds.append("parquet")
+        is_text = is_text or is_text_name(name)
         first = first or name
     if pictures and pictures == sounds:
         what = f"{pictures} pictures and as many sounds in one folder"
@@ -279,6 +319,8 @@ def _kind_of_folder(folder: Path) -> Kind:
         return "pictures" if pictures > sounds else "sounds"
     if kinds:
         return kinds[0]
+    if is_text:
+        return "text"
     if not first:
         raise DataError("the folder is empty", path=folder, fix=f"give data.path {EXPECTED}")
     fix = f"give data.path {EXPECTED}"

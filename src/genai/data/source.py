@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
     from genai.contract import Batch, Spec
 
-NOUNS = {"image": "pictures", "video": "clips", "audio": "sounds", "points": "points"}  # by modality
+NOUNS = {"image": "pictures", "video": "clips", "audio": "sounds", "points": "points", "text": "text"}  # by modality
+_OF_TEXT = ("tokens", "vocab_size", "context", "documents", "field")
 FOREIGN = {  # settings that say nothing of such data
-    "image": ("frames", "seconds", "sample_rate"),
-    "video": ("seconds", "sample_rate"),
-    "audio": ("size", "frames"),
-    "points": ("size", "channels", "frames", "seconds", "sample_rate"),
+    "image": ("frames", "seconds", "sample_rate", *_OF_TEXT),
+    "video": ("seconds", "sample_rate", *_OF_TEXT),
+    "audio": ("size", "frames", *_OF_TEXT),
+    "points": ("size", "channels", "frames", "seconds", "sample_rate", *_OF_TEXT),
+    "text": ("size", "channels", "frames", "seconds", "sample_rate"),
 }
 _CHANNELS = {"image": (1, 3), "video": (1, 3), "audio": (1, 2)}
+BETWEEN = "\0"  # between documents of a text, as a part of its own; no text holds one
 RESIDENT_BYTES = 1 << 30  # a set of at most this size is kept in memory, and on the device
 
 
@@ -87,6 +90,19 @@ class Source:
                 raise DataError(what, path=self.name, fix="give it another name")
 
 
+@dataclass(frozen=True)
+class Corpus:
+    """Text that is read when it is asked for, and as often."""
+
+    name: str
+    parts: Callable[[], Iterator[str]]  # in order, with BETWEEN where a document ends
+    key: str  # names where it comes from
+    stamp: str  # changes with the text, as far as that can be seen without reading
+    num_bytes: int
+    marked: bool  # whether there are several documents, with BETWEEN behind each
+    notes: tuple[str, ...] = ()
+
+
 def captions_of(*parts: Part | None) -> tuple[int, tuple[str, ...]]:
     """How many captions these parts have, and the first three that are not empty."""
     found = [part.captions for part in parts if part is not None and part.captions is not None]
@@ -138,6 +154,15 @@ class SeenBy:
     prompt_length: int | None = None  # bytes of a caption; None: of the longest
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How much text so many ids are."""
+
+    ids: int
+    characters: int
+    num_bytes: int
+
+
 class Split(Protocol):
     """The training or the held-out samples, in model units."""
 
@@ -174,6 +199,7 @@ class Dataset:
     num_captions: int = 0  # of both parts
     caption_examples: tuple[str, ...] = ()  # three at most
     prompts: tuple[tuple[str, int | None], ...] = ()  # captions that differ, held out if possible, with labels
+    text: Counts | None = None  # of the held-out part, where it is text
 
     def heard_by(self, spec: Spec) -> Dataset:
         """The same for a model of this `spec`: without prompts where it reads none, which would only cost memory."""
@@ -183,13 +209,13 @@ class Dataset:
         return replace(self, train=without_prompts(self.train), valid=valid)
 
 
-def open_source(config: DataConfig) -> Source | Dataset:
+def open_source(config: DataConfig) -> Source | Corpus | Dataset:
     """The set as it is stored, or as a Dataset where a plug-in splits its own kind of data itself.
 
     Raises DataError for what cannot be read, ConfigError for a name that does not exist.
     """
     opener = registry.load(registry.find("data", config.name).target)
-    return cast("Callable[[DataConfig], Source | Dataset]", opener)(config)
+    return cast("Callable[[DataConfig], Source | Corpus | Dataset]", opener)(config)
 
 
 def open_data(
@@ -202,6 +228,7 @@ def open_data(
 
     Raises DataError for what cannot be read and where there are no labels to predict.
     """
+    from genai.data import texts
     from genai.data.split import build
 
     if seen_by is not None:
@@ -209,6 +236,8 @@ def open_data(
     opened = open_source(config)
     if isinstance(opened, Dataset):
         return opened
+    if isinstance(opened, Corpus):
+        return texts.build(opened, config, seen_by=seen_by)
     return build(opened, config, predicts=predicts, seen_by=seen_by)
 
 

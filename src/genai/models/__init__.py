@@ -22,6 +22,11 @@ COMPONENTS: dict[str, Component] = {
         "removes noise step by step: the best samples, by class or prompt, edits, likelihood",
         "genai.models:DiffusionConfig",
     ),
+    "transformer": Component(
+        "genai.models.transformer:Transformer",
+        "the next id after all before it: text, and codes of pictures and sounds",
+        "genai.models:TransformerConfig",
+    ),
 }
 
 
@@ -83,3 +88,9 @@ class DiffusionConfig(ModelConfig):
     consistency_gap: Annotated[float, Range(low=0, high=0.1, above=True)] = 1 / 256  # of neighbouring levels, relative
     text_width: Annotated[int, Range(low=32)] = 128  # of the encoder of prompts
     text_layers: Count = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig(ModelConfig):
+    conditions: tuple[Literal["label"], ...] = ("label",)  # of those that codes have
+    condition_dropout: Fraction = 0.1  # samples that it is told nothing of

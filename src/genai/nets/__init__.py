@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from genai.registry import Component
-from genai.schema import Count, Natural, NetConfig, Positive, Range
+from genai.schema import Count, Natural, NetConfig, NonNegative, Positive, Range
 
 COMPONENTS: dict[str, Component] = {
     "conv": Component(
@@ -18,6 +18,9 @@ COMPONENTS: dict[str, Component] = {
         "genai.nets.unet:Unet", "convolutions on several scales that remove noise", "genai.nets:UNetConfig"
     ),
     "dit": Component("genai.nets.dit:Dit", "Transformer over patches that removes noise", "genai.nets:DitConfig"),
+    "gpt": Component(
+        "genai.nets.gpt:Language", "Transformer that reads ids from left to right", "genai.nets:GptConfig"
+    ),
     "mlp": Component("genai.nets.mlp:Mlp", "fully connected layers for points and table rows", "genai.nets:MlpConfig"),
 }
 
@@ -48,6 +51,23 @@ class DitConfig(NetConfig):
     layers: Count = 4
     heads: Count = 4
     patch: Count = 4  # values a side that a token stands for
+
+
+@dataclass(frozen=True, kw_only=True)
+class GptConfig(NetConfig):
+    layers: Count = 4
+    width: Count = 128
+    heads: Count = 4
+    kv_heads: Count | None = None  # of keys and values, which groups of heads share; null: as many
+    feed: Literal["relu2", "swiglu", "gelu"] = "relu2"  # what is between the two layers of a block
+    norm: Literal["rms", "layer"] = "rms"
+    positions: Literal["rope", "learned"] = "rope"
+    rope_base: Positive = 10_000.0  # slowest turn of a position, in positions a radian
+    qk_norm: bool = True  # queries and keys are normalised
+    bias: bool = False
+    tied: bool = False  # ids are read and written with the same table
+    softcap: NonNegative = 15.0  # bound of the logits; 0: none
+    dropout: Annotated[float, Range(low=0, high=0.9)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

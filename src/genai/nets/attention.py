@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +73,21 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
     return scores.softmax(3).to(v.dtype) @ v
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout: float = 0.0) -> Tensor:
+    """The same where no query sees a key behind its own place, the last ones being at the same; or where `mask` says
+    so."""
+    length, few = q.shape[2], q.shape[2] * k.shape[2] <= _FEW_PAIRS
+    causal = mask is None and length > 1
+    if q.device.type != "cpu" or not few or length == 1 or dropout:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
+    return attention(q, k, v, _not_ahead(length) if causal else mask)
+
+
+@cache
+def _not_ahead(length: int) -> Tensor:
+    return torch.ones(length, length, dtype=torch.bool).tril()
 
 
 def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -36,6 +36,12 @@ class DecoderBuilder(Protocol):
     ) -> Any: ...  # an nn.Module (B, inputs[, *map]) -> (B, *shape)
 
 
+class AutoregressorBuilder(Protocol):
+    def __call__(
+        self, *, ids: int, vocab: int, context: int, config: Any
+    ) -> Any: ...  # an nn.Module (B, T) -> (B, T, width), with `logits` (B, T, width) -> (B, T, vocab)
+
+
 class DenoiserBuilder(Protocol):
     def __call__(
         self, *, spec: Spec, config: Any, context: int = 0
@@ -50,6 +56,10 @@ def _no_denoiser(*, config: NetConfig, **_: object) -> Any:
     raise ConfigError(f"net '{config.name}' removes no noise", fix="type net=unet, net=dit or net=mlp")
 
 
+def _no_autoregressor(*, config: NetConfig, **_: object) -> Any:
+    raise ConfigError(f"net '{config.name}' reads no ids", fix="type net=gpt")
+
+
 @dataclass(frozen=True)
 class Family:
     """What is asked for and missing raises ConfigError."""
@@ -57,6 +67,7 @@ class Family:
     encoder: EncoderBuilder = _no_encoder
     decoder: DecoderBuilder = _no_encoder
     denoiser: DenoiserBuilder = _no_denoiser
+    autoregressor: AutoregressorBuilder = _no_autoregressor
 
 
 def refuse_ids(spec: Spec) -> None:

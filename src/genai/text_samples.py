@@ -1,0 +1,124 @@
+"""Text from a trained model: drawn id by id until it ends, and written for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from genai.contract import Model, Request, Streams
+from genai.data.tokens import Tokenizer, read_tokenizer
+from genai.device import Runtime, mix
+from genai.schema import SamplingConfig
+
+_LONGEST_ENDING = 64  # ids among which the end of a text that ends a sample is looked for
+_BETWEEN_SAMPLES = "\n" + 24 * "-" + "\n"
+_PREVIEWS, _PREVIEW_IDS = 4, 256
+
+
+@dataclass(frozen=True)
+class Told:
+    """A sample: what it goes on from, what was drawn, and whether that came to an end of its own."""
+
+    prompt: str
+    text: str
+    ended: bool
+    ids: tuple[int, ...]
+
+
+class Row:
+    """The ids of a sample as they come."""
+
+    def __init__(self, tokenizer: Tokenizer, endings: Sequence[str]) -> None:
+        self.tokenizer, self.endings = tokenizer, endings
+        self.ids: list[int] = []
+        self.ended = False
+
+    def add(self, new: int) -> None:
+        if self.ended:
+            return
+        if new == self.tokenizer.end:
+            self.ended = True
+            return
+        self.ids.append(new)
+        if self.endings:
+            tail = self.tokenizer.decode(np.array(self.ids[-_LONGEST_ENDING:]))
+            self.ended = any(ending in tail for ending in self.endings)
+
+    @property
+    def text(self) -> str:
+        """Up to the text that ended it."""
+        found = self.tokenizer.decode(np.array(self.ids, dtype=np.int64))
+        return found[: min((found.index(ending) for ending in self.endings if ending in found), default=len(found))]
+
+
+def tell(
+    model: Model,
+    runtime: Runtime,
+    sampling: SamplingConfig,
+    *,
+    seed: int,
+    count: int,
+    prompts: Sequence[str] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> list[Told]:
+    """`count` samples, of each prompt where there are some; these share their seeds. `say` is told of one alone as it
+    comes. Raises DataError for a prompt that the model cannot read."""
+    assert isinstance(model, Streams)
+    tokenizer = read_tokenizer(model.spec.tokenizer)
+    endings = [ending for ending in (model.spec.ending, *sampling.stop) if ending]
+    seeds = [mix(seed, i) for i in range(count)] * len(prompts or ("",))
+    said = [prompt for prompt in prompts or ("",) for _ in range(count)]
+    begins = [tokenizer.encode(prompt).tolist() for prompt in said]
+    rows: list[Row] = []
+    for start in range(0, len(seeds), sampling.batch_size):
+        # Not filled up, as batches of numbers are: a sum that is rounded otherwise rarely makes another id.
+        batch = range(start, min(start + sampling.batch_size, len(seeds)))
+        request = Request(
+            count=len(batch),
+            cond={},
+            generators=[torch.Generator().manual_seed(seeds[i]) for i in batch],
+            device=runtime.device,
+            dtype=runtime.dtype,
+            sampling=sampling,
+            begins=[begins[i] for i in batch],
+        )
+        own = [Row(tokenizer, endings) for _ in batch]
+        with torch.inference_mode(), runtime.autocast():
+            for ids in model.stream(request):
+                for row, new in zip(own, ids.tolist(), strict=True):
+                    row.add(new)
+                if say is not None and len(said) == 1:
+                    say(said[0] + own[0].text)
+                if all(row.ended for row in own):
+                    break
+        rows += own
+    return [Told(prompt, row.text, row.ended, tuple(row.ids)) for prompt, row in zip(said, rows, strict=True)]
+
+
+def preview(model: Model, runtime: Runtime, sampling: SamplingConfig) -> list[Told]:
+    """A few samples without a prompt, always of the same seeds."""
+    few = min(_PREVIEW_IDS, sampling.max_tokens or _PREVIEW_IDS)
+    settings = replace(sampling, batch_size=_PREVIEWS, max_tokens=few)
+    return tell(model, runtime, settings, seed=0, count=_PREVIEWS)
+
+
+def as_text(samples: Sequence[Told]) -> str:
+    """With their prompts: one a line where none has several, else one below the other."""
+    texts = [sample.prompt + sample.text for sample in samples]
+    between = "\n" if all("\n" not in text.strip("\n") for text in texts) and len(texts) > 1 else _BETWEEN_SAMPLES
+    return between.join(text.strip("\n") for text in texts) + "\n"
+
+
+def write(folder: Path, samples: Sequence[Told]) -> list[str]:
+    """`samples.txt` and `samples.jsonl`. Raises OSError."""
+    (folder / "samples.txt").write_text(as_text(samples), encoding="utf-8")
+    with open(folder / "samples.jsonl", "w", encoding="utf-8") as file:
+        for sample in samples:
+            record = {"prompt": sample.prompt, "text": sample.text, "ended": sample.ended, "ids": len(sample.ids)}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return ["samples.txt", "samples.jsonl"]

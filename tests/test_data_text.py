@@ -1,0 +1,217 @@
+"""Text of one's own: files, folders, records; what is no text; windows, epochs and what is held out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genai.data.loader import Loader
+from genai.data.source import Dataset, SeenBy, open_data
+from genai.data.texts import Windows
+from genai.data.tokens import read_tokenizer
+from genai.errors import DataError
+from genai.schema import DataConfig, PathText
+
+LINES = "".join(f"line {i} says {i * i}\n" for i in range(200))
+
+
+def opened(path: Path, **settings: object) -> Dataset:
+    return open_data(DataConfig(name="path", path=PathText(str(path)), **settings), predicts="data")  # type: ignore[arg-type]
+
+
+def text_of(data: Dataset, split: Windows) -> str:
+    """All of a split, window after window."""
+    tokenizer = read_tokenizer(data.spec.tokenizer)
+    return tokenizer.decode(np.array(split.ids))
+
+
+@pytest.fixture
+def novel(tmp_path: Path) -> Path:
+    path = tmp_path / "novel.txt"
+    path.write_text(LINES)
+    return path
+
+
+def test_the_last_tenth_is_held_out(novel: Path) -> None:
+    data = opened(novel, context=32)
+    assert isinstance(data.train, Windows)
+    assert isinstance(data.valid, Windows)
+    cut = len(LINES) - len(LINES) // 10
+    assert text_of(data, data.train) == LINES[:cut]
+    assert text_of(data, data.valid) == LINES[cut:]
+
+
+def test_every_id_of_an_epoch_is_predicted_once_and_epochs_are_cut_elsewhere(novel: Path) -> None:
+    train = opened(novel, context=32).train
+    assert isinstance(train, Windows)
+    epochs = [train.fetch(torch.arange(len(train)) + epoch * len(train)).x for epoch in range(2)]
+    for x in epochs:
+        assert x.shape == (len(train), 33)
+        assert torch.equal(x[:-1, -1], x[1:, 0])  # what is predicted last is predicted from first
+    ids = torch.from_numpy(train.ids.astype(np.int64))
+    assert torch.equal(epochs[0][:, 1:].flatten(), ids[1 : 1 + 32 * len(train)])
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+def test_a_loader_goes_through_epochs_alike_from_any_position(novel: Path) -> None:
+    train = opened(novel, context=32).train
+
+    def loader() -> Loader:
+        return Loader(train, seed=1, batch_size=8, num_micro=1, first_micro=0, own_micro=1,
+                      device=torch.device("cpu"), dtype=torch.float32)  # fmt: skip
+
+    one, other = loader(), loader()
+    taken = [one.take(position)[0].x for position in range(0, 5 * len(train), 8)]
+    assert torch.equal(other.take(32 * 8)[0].x, taken[32])
+
+
+def test_held_out_windows_hold_every_id_and_count_none_twice(novel: Path) -> None:
+    valid = opened(novel, context=32).valid
+    assert isinstance(valid, Windows)
+    batch = valid.fetch(torch.arange(len(valid)))
+    assert batch.mask is not None
+    assert batch.weight is not None
+    assert int(batch.weight) == len(valid.ids) - 1 == int(batch.mask[:, 1:].sum())
+    assert torch.equal(batch.x[:, 1:][batch.mask[:, 1:]], torch.from_numpy(valid.ids[1:].astype(np.int64)))
+
+
+def test_files_of_a_folder_are_documents(tmp_path: Path) -> None:
+    for name in ("b", "a", "c"):
+        (tmp_path / f"{name}.txt").write_text(name * 40)
+    data = opened(tmp_path, context=8, valid_fraction=0)
+    assert isinstance(data.train, Windows)
+    tokenizer = read_tokenizer(data.spec.tokenizer)
+    assert [part.size for part in np.split(data.train.ids, np.flatnonzero(data.train.ids == tokenizer.end))] == [
+        40,
+        41,
+        41,
+        1,
+    ]
+    assert data.spec.opening == (tokenizer.end,)
+    assert data.valid is None
+
+
+@pytest.mark.parametrize("field", [None, "body"])
+def test_records_are_documents(tmp_path: Path, field: str | None) -> None:
+    path = tmp_path / "all.jsonl"
+    path.write_text("\n".join(json.dumps({field or "text": f"Nummer {i} für Öl", "n": i}) for i in range(50)) + "\n\n")
+    data = opened(path, context=8, field=field)
+    assert isinstance(data.train, Windows)
+    assert text_of(data, data.train).startswith("Nummer 0 für ÖlNummer 1 für Öl")
+
+
+@pytest.mark.parametrize(
+    ("documents", "opening", "ending"), [("file", "\n", ""), ("line", "\n", "\n"), ("paragraph", "\n\n", "\n\n")]
+)
+def test_what_a_sample_is_says_where_it_begins_and_ends(novel: Path, documents: str, opening: str, ending: str) -> None:
+    spec = opened(novel, documents=documents).spec
+    assert (read_tokenizer(spec.tokenizer).decode(np.array(spec.opening)), spec.ending) == (opening, ending)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_texts_that_say_how_they_are_encoded_are_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "poem.txt"
+    path.write_bytes(("春眠不觉晓，\r\n处处闻啼鸟。\r" * 20).encode(encoding))
+    data = opened(path, context=8, valid_fraction=0)
+    assert isinstance(data.train, Windows)
+    assert text_of(data, data.train) == "春眠不觉晓，\n处处闻啼鸟。\n" * 20
+
+
+def test_many_characters_become_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "all.txt"
+    path.write_text("".join(chr(0x4E00 + i) for i in range(10_500)))
+    data = opened(path, vocab_size=400)
+    assert data.spec.vocab == 400
+
+
+@pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
+def test_the_held_out_text_is_counted(novel: Path, kind: str) -> None:
+    data = opened(novel, tokens=kind, vocab_size=300, context=16)
+    assert data.text is not None
+    held_out = text_of(data, data.valid)  # type: ignore[arg-type]
+    assert (data.text.characters, data.text.num_bytes) == (len(held_out), len(held_out.encode()))
+
+
+def test_another_text_is_read_with_the_ids_of_the_model(novel: Path, tmp_path: Path) -> None:
+    learned = opened(novel, context=16).spec
+    other = tmp_path / "other.txt"
+    other.write_text("says line 77 " * 20)
+    config = DataConfig(name="path", path=PathText(str(other)))
+    data = open_data(config, predicts="data", seen_by=SeenBy(learned, (), True))
+    assert data.spec.form == learned.form
+    assert text_of(data, data.valid) == "says line 77 " * 20  # type: ignore[arg-type]
+    other.write_text("says line 7!" * 20)
+    with pytest.raises(DataError, match="'!'"):
+        open_data(config, predicts="data", seen_by=SeenBy(learned, (), True))
+
+
+@pytest.mark.parametrize("num_bytes", [100, 1 << 20])
+def test_ids_of_a_large_text_are_kept_and_made_anew_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_bytes: int
+) -> None:
+    from genai.data import cache, texts
+
+    monkeypatch.setenv("GENAI_DATA", str(tmp_path / "kept"))
+    monkeypatch.setattr(texts, "_KEPT", 1000)
+    monkeypatch.setattr(texts, "RESIDENT_BYTES", num_bytes)
+    path = tmp_path / "novel.txt"
+    path.write_text(LINES)
+    first = opened(path, context=32)
+    assert first.train.streams == (num_bytes == 100)
+    (blob,) = cache.data_folder().rglob("*.pictures")
+    written = blob.stat().st_mtime_ns
+    again = opened(path, context=32)
+    index = torch.arange(len(first.train))
+    assert torch.equal(first.train.fetch(index).x, again.train.fetch(index).x)
+    assert blob.stat().st_mtime_ns == written
+    assert first.fingerprint == again.fingerprint
+    path.write_text(LINES.replace("says", "said"))
+    changed = opened(path, context=32)
+    assert not torch.equal(first.train.fetch(index).x, changed.train.fetch(index).x)
+    assert first.fingerprint != changed.fingerprint
+
+
+BAD = {
+    "empty": (b"", "too few"),
+    "short": (b"hello", "too few"),
+    "binary": (b"abc\0def" * 100, "binary"),
+    "gb18030": ("春眠不觉晓，处处闻啼鸟。".encode("gb18030") * 40, "GB18030"),
+    "latin": ("Caf\u00e9 \u00fcber \u00d8l ".encode("latin-1") * 40, "UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_text_is_told(tmp_path: Path, name: str) -> None:
+    content, says = BAD[name]
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        opened(path)
+    assert says in str(error.value)
+    assert error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"text": "a"}\nno json\n', "line 2"),
+        ("[1]\n", "line 1"),
+        ('{"n": 1}\n', "record 1"),
+        ('{"text": 3}\n', "record 1"),
+    ],
+)
+def test_records_that_are_none_are_named(tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(content)
+    with pytest.raises(DataError, match=says):
+        opened(path)
+
+
+def test_a_window_longer_than_the_text_says_what_fits(novel: Path) -> None:
+    with pytest.raises(DataError, match="too few") as error:
+        opened(novel, context=100_000)
+    assert "data.context=" in error.value.fix

@@ -1,0 +1,223 @@
+"""The autoregressive model: its loss, and text and codes that are drawn from it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from genai import api
+from genai.config import compose_train
+from genai.console import Console
+from genai.contract import Batch, Request, Spec, label_spec
+from genai.data.tokens import make_tokenizer
+from genai.errors import ConfigError, DataError
+from genai.models import TransformerConfig, transformer
+from genai.models.transformer import Transformer
+from genai.nets import GptConfig
+from genai.schema import SamplingConfig
+
+QUIET = Console(quiet=True)
+TEXT = "the cat sat on the mat and the dog lay by the door.\n"
+TOKENIZER = make_tokenizer(lambda: [TEXT], "characters", 0)
+
+
+def model(spec: Spec, seed: int = 0, **settings: Any) -> Transformer:
+    """With weights that say something."""
+    torch.manual_seed(seed)
+    config = TransformerConfig(name="transformer", nets={}, **settings)
+    made = Transformer(spec=spec, config=config, net=GptConfig(name="gpt", width=32, layers=2, heads=2))
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return made.eval()
+
+
+def text_spec(length: int = 17, **more: Any) -> Spec:
+    vocab = TOKENIZER.vocab
+    return Spec(
+        kind="token", shape=(length,), modality="text", vocab=vocab, tokenizer=TOKENIZER.dump(), opening=(0,), **more
+    )
+
+
+def code_spec(classes: int = 3) -> Spec:
+    return Spec(kind="token", shape=(2, 3), modality="latent", vocab=7, cond={"label": label_spec(classes)})
+
+
+def request(count: int, begins: Any = None, labels: Any = None, **sampling: Any) -> Request:
+    return Request(
+        count=count,
+        cond={} if labels is None else {"label": torch.tensor(labels)},
+        generators=[torch.Generator().manual_seed(i) for i in range(count)],
+        device=torch.device("cpu"),
+        sampling=SamplingConfig(**sampling),
+        begins=begins,
+    )
+
+
+def test_the_loss_of_text_is_the_mean_over_what_follows_on_what_was_read() -> None:
+    built = model(text_spec())
+    x = torch.randint(built.spec.vocab, (3, 17))
+    expected = F.cross_entropy(built.decoder.logits(built.decoder(x[:, :-1])).flatten(0, 1), x[:, 1:].flatten())
+    torch.testing.assert_close(built.nats(Batch(x=x)), expected)
+    assert built.decoder.context == 16
+
+
+def test_what_does_not_count_changes_no_loss() -> None:
+    built = model(text_spec())
+    x = torch.randint(built.spec.vocab, (2, 17))
+    mask = torch.arange(17).expand(2, -1) < torch.tensor([[9], [17]])
+    other = torch.where(mask, x, (x + 1) % built.spec.vocab)
+    assert torch.equal(built.nats(Batch(x=x, mask=mask)), built.nats(Batch(x=other, mask=mask)))
+
+
+def test_the_loss_in_parts_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = model(text_spec())
+    batch = Batch(x=torch.randint(built.spec.vocab, (4, 17)), mask=torch.rand(4, 17) < 0.8)
+    gradients = []
+    for most in (1 << 27, 500):
+        monkeypatch.setattr(transformer, "_MOST_LOGITS", most)
+        built.zero_grad()
+        built.nats(batch).backward()
+        gradients.append([p.grad.clone() for p in built.parameters() if p.grad is not None])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_codes_are_preceded_by_their_class_or_by_none() -> None:
+    built = model(code_spec(), condition_dropout=0.5)
+    cond = {"label": torch.tensor([0, 2])}
+    assert built.marks(cond, 2, torch.device("cpu")).tolist() == [[8], [10]]
+    assert built.marks({}, 2, torch.device("cpu")).tolist() == [[7], [7]]
+    built.train()
+    many = built.marks({"label": torch.ones(1000, dtype=torch.int64)}, 1000, torch.device("cpu"))
+    assert set(many.flatten().tolist()) == {7, 9}
+    assert abs((many == 7).double().mean() - 0.5) < 0.1
+
+
+def test_guidance_draws_by_the_two_distributions_of_the_paper() -> None:
+    """log p = free + g (own - free), up to a constant."""
+    built = model(code_spec())
+    first = built.draw(request(2000, labels=[1] * 2000, guidance=2.0))[:, 0, 0]
+    own, free = (built.decoder.logits(built.decoder(torch.tensor([[mark]])))[0, 0] for mark in (9, 7))
+    expected = (2 * own.log_softmax(0) - free.log_softmax(0)).softmax(0)
+    torch.testing.assert_close(torch.bincount(first, minlength=7) / 2000.0, expected, rtol=0, atol=0.04)
+
+
+def test_the_probability_of_a_drawn_text_is_its_share() -> None:
+    """Of the first two ids, over 20,000 draws."""
+    built = model(Spec(kind="token", shape=(3,), modality="text", vocab=4, opening=(1,)))
+    drawn = built.draw(request(20_000, max_tokens=2))
+    shares = torch.bincount(4 * drawn[:, 0] + drawn[:, 1], minlength=16) / 20_000
+    first = built.decoder.logits(built.decoder(torch.tensor([[1]])))[0, 0].softmax(0)
+    pairs = torch.tensor([[1, i] for i in range(4)])
+    second = built.decoder.logits(built.decoder(pairs))[:, 1].softmax(1)
+    torch.testing.assert_close(shares, (first[:, None] * second).flatten(), rtol=0, atol=0.015)
+
+
+def test_prompts_of_unequal_length_together_are_greedily_as_alone() -> None:
+    built = model(text_spec())
+    generator = torch.Generator().manual_seed(1)
+    begins = [torch.randint(built.spec.vocab - 1, (n,), generator=generator).tolist() for n in range(1, 33)]
+    together = built.draw(request(32, begins, temperature=0.0, max_tokens=40))
+    alone = [built.draw(request(1, [begin], temperature=0.0, max_tokens=40))[0] for begin in begins]
+    assert torch.equal(together, torch.stack(alone))
+
+
+def test_a_penalty_is_of_what_was_drawn_and_not_of_the_prompt() -> None:
+    built = model(text_spec())
+    begins = [list(range(10))]
+    plain = built.draw(request(1, begins, temperature=0.0, max_tokens=1))
+    assert torch.equal(built.draw(request(1, begins, temperature=0.0, max_tokens=1, repetition_penalty=5.0)), plain)
+    drawn = built.draw(request(1, begins, temperature=0.0, max_tokens=8, repetition_penalty=1e6))
+    assert len(set(drawn[0].tolist())) == 8
+
+
+def test_numbers_are_refused() -> None:
+    with pytest.raises(ConfigError, match="needs ids"):
+        model(Spec(kind="real", shape=(1, 8, 8), modality="image"))
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+FAST = ["trainer.max_minutes=null", "net.layers=1", "net.width=32", "net.heads=2", "threads=1", "data.context=32"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Knows one sentence by heart."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "text.txt").write_text(TEXT * 100)
+    overrides = [f"data.path={folder / 'text.txt'}", f"run.dir={folder / 'run'}", "trainer.max_steps=100", *FAST]
+    api.train_config(compose_train("transformer", overrides), console=QUIET)
+    return folder / "run"
+
+
+def drawn(run: Path, out: Path, *settings: str, **options: Any) -> list[dict[str, Any]]:
+    api.sample(run, *settings, out=out, console=QUIET, **options)
+    return [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+
+
+def test_what_was_learned_by_heart_is_said(run: Path, tmp_path: Path) -> None:
+    (sample,) = drawn(run, tmp_path / "s", "sampling.temperature=0", "sampling.max_tokens=80", prompts=["the cat"])
+    assert sample["text"] == (TEXT * 3)[7:87]
+    assert (tmp_path / "s" / "samples.txt").read_text().startswith("the cat sat on the mat")
+    record = json.loads((tmp_path / "s" / "samples.json").read_text())
+    assert (record["files"], record["count"]) == (["samples.txt", "samples.jsonl"], 1)
+
+
+def test_a_sample_ends_before_the_text_that_stops_it(run: Path, tmp_path: Path) -> None:
+    settings = ["sampling.temperature=0", "sampling.max_tokens=80", "sampling.stop=['dog','door']"]
+    (sample,) = drawn(run, tmp_path / "s", *settings, prompts=["the cat"])
+    assert (sample["text"], sample["ended"]) == (" sat on the mat and the ", True)
+
+
+def test_samples_of_a_seed_do_not_depend_on_how_many_there_are(run: Path, tmp_path: Path) -> None:
+    few = drawn(run, tmp_path / "few", count=2, seed=3)
+    many = drawn(run, tmp_path / "many", count=5, seed=3, batch_size=3)
+    assert many[:2] == few
+    assert len({sample["text"] for sample in many}) > 1
+
+
+def test_held_out_figures_are_in_units_of_the_text(run: Path) -> None:
+    figures = api.evaluate(run, console=QUIET)
+    assert figures["bits_per_char"] == pytest.approx(figures["loss_nats_per_token"] / math.log(2))
+    assert figures["bits_per_byte"] == figures["bits_per_char"]
+
+
+def test_ids_of_samples_can_be_had(run: Path, tmp_path: Path) -> None:
+    api.sample(run, out=tmp_path, count=2, format="npz", console=QUIET)
+    with np.load(tmp_path / "samples.npz") as arrays:
+        assert arrays["samples"].shape == (2, 33)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"prompts": ["Ünter"]}, DataError, "'Ü'"),
+        ({"labels": ["3"]}, ConfigError, "without labels"),
+        ({"task": "interpolate"}, ConfigError, "two texts"),
+        ({"task": "vary"}, ConfigError, "varies no input"),
+    ],
+)
+def test_what_text_cannot_be_is_told(run: Path, tmp_path: Path, options: Any, error: type, says: str) -> None:
+    with pytest.raises(error, match=says):
+        api.sample(run, out=tmp_path / "s", console=QUIET, **options)
+    assert not (tmp_path / "s").exists()
+
+
+def test_previews_are_text(run: Path) -> None:
+    assert (run / "previews" / "00000100.txt").read_text()
+
+
+def test_a_text_at_a_path_is_gone_on_from(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "begin.txt").write_text("the dog")
+    (sample,) = drawn(
+        run, tmp_path / "s", "sampling.temperature=0", "sampling.max_tokens=4", input=tmp_path / "begin.txt"
+    )
+    assert sample == {"prompt": "the dog", "text": " lay", "ended": False, "ids": 4}

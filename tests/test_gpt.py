@@ -7,7 +7,7 @@ import torch
 
 from genai.errors import ConfigError
 from genai.nets import GptConfig
-from genai.nets.gpt import Cache, Gpt
+from genai.nets.gpt import Cache, Gpt, unit
 
 FORMS = {
     "default": {},
@@ -95,3 +95,12 @@ def test_gpt2_has_the_parameters_of_the_paper() -> None:
 def test_sizes_that_do_not_divide_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="heads"):
         Gpt(ids=8, vocab=8, context=8, config=GptConfig(name="gpt", **settings))  # type: ignore[arg-type]
+
+
+def test_the_norm_and_its_gradient_are_torchs_own() -> None:
+    h = torch.randn(3, 4, 8, dtype=torch.float64, requires_grad=True)
+    gradient = torch.randn_like(h)
+    own, theirs = unit(h), torch.nn.functional.rms_norm(h, (8,), eps=0.0)
+    torch.testing.assert_close(own, theirs, rtol=1e-5, atol=0)
+    (one,), (other,) = (torch.autograd.grad(y, h, gradient) for y in (own, theirs))
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

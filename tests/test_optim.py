@@ -33,7 +33,7 @@ def test_cosine_equals_torchs_own_annealing() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50, eta_min=0.1)
     for step in range(50):
-        ours = lr_scale(schedule("cosine", final_lr_ratio=0.1), step * 64, 50 * 64)
+        ours = lr_scale(schedule("cosine", final_lr_ratio=0.1), step * 64, step / 50)
         assert ours == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
         optimizer.step()
         reference.step()
@@ -43,18 +43,20 @@ def test_linear_equals_torchs_own_decay() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     reference = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.2, total_iters=20)
     for step in range(20):
-        assert lr_scale(schedule("linear", final_lr_ratio=0.2), step, 20) == pytest.approx(reference.get_last_lr()[0])
+        assert lr_scale(schedule("linear", final_lr_ratio=0.2), step, step / 20) == pytest.approx(
+            reference.get_last_lr()[0]
+        )
         optimizer.step()
         reference.step()
 
 
-def test_wsd_warms_up_stays_and_decays_in_samples() -> None:
+def test_wsd_warms_up_in_samples_stays_and_decays_with_the_budget() -> None:
     config = schedule("wsd", warmup_samples=99, decay_fraction=0.25)
-    assert lr_scale(config, 0, 1000) == pytest.approx(0.01)
-    assert lr_scale(config, 49, 1000) == pytest.approx(0.5)
-    assert lr_scale(config, 100, 1000) == lr_scale(config, 750, 1000) == 1.0
-    assert lr_scale(config, 875, 1000) == pytest.approx(0.5)
-    assert lr_scale(config, 1000, 1000) == lr_scale(config, 2000, 1000) == 0.0
+    assert lr_scale(config, 0, 0) == pytest.approx(0.01)
+    assert lr_scale(config, 49, 0.049) == pytest.approx(0.5)
+    assert lr_scale(config, 100, 0.1) == lr_scale(config, 750, 0.75) == 1.0
+    assert lr_scale(config, 875, 0.875) == pytest.approx(0.5)
+    assert lr_scale(config, 1000, 1) == 0.0
 
 
 def test_nothing_decays_while_the_end_is_unknown() -> None:

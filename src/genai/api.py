@@ -140,7 +140,7 @@ def sample(
         trained = open_trained(
             path, device=settings.device, dtype=settings.dtype, threads=settings.threads, step=str(step), raw=raw
         )
-        if task is None and input is not None and trained.model.spec.modality == "text":
+        if task is None and input is not None and trained.model.spec.tokenizer:
             prompts, input = [*(prompts or ()), _text_at(Path(input))], None
         if task is None:
             task = "generate" if trained.model.draws else "reconstruct"

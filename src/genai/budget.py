@@ -1,4 +1,4 @@
-"""How far a training has come, when it ends, and where its schedules end."""
+"""How far a training has come, and when it ends."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genai.meters import Sums
-from genai.schema import OptimConfig, TrainerConfig
-
-_MEASURED_PART = 0.02  # of a budget in minutes, before its horizon in samples is estimated
+from genai.schema import TrainerConfig
 
 
 @dataclass
@@ -21,9 +19,6 @@ class State:
     data: str  # fingerprint of the data and its split
     plan: tuple[int, int]  # batch size, micro-batches of a step
     environment: dict[str, str]  # what bit-exactness depends on
-    horizon_samples: int | None = None  # where schedules end: measured once while the budget is in minutes
-    horizon_corrected: bool = False
-    horizon_minutes: float | None = None  # the budget it was measured for
     best_step: int | None = None
     best_value: float | None = None
     evaluations_without_gain: int = 0
@@ -33,11 +28,9 @@ class State:
 
 @dataclass(frozen=True)
 class Budget:
-    """The end of a training in steps, samples and minutes, whichever comes first, and the horizon of its schedules."""
+    """The end of a training in steps, samples and minutes, whichever comes first."""
 
     trainer: TrainerConfig
-    optim: OptimConfig
-    batch_size: int
 
     def used_up(self, state: State) -> bool:
         t = self.trainer
@@ -48,33 +41,9 @@ class Budget:
             or (t.patience is not None and state.evaluations_without_gain >= t.patience)
         )
 
-    def horizon(self, state: State) -> int | None:
-        """Samples at which schedules end; None while nothing tells."""
-        t = self.trainer
-        measured = state.horizon_samples if t.max_minutes is not None else None
-        ends = [t.max_samples, measured, None if t.max_steps is None else t.max_steps * self.batch_size]
-        return min((end for end in ends if end is not None), default=None)
-
-    def measure(self, state: State) -> None:
-        """Fixes the horizon of a budget in minutes from the speed so far, and corrects it once, as the decay begins."""
-        if self.trainer.max_minutes is None:
-            return
-        if state.horizon_minutes != self.trainer.max_minutes:  # the run goes on with another budget
-            state.horizon_minutes = self.trainer.max_minutes
-            state.horizon_samples, state.horizon_corrected = None, False
-        if state.horizon_corrected:
-            return
-        seconds = 60 * self.trainer.max_minutes
-        if state.horizon_samples is None:
-            if state.seconds >= _MEASURED_PART * seconds:
-                state.horizon_samples = int(state.samples * seconds / state.seconds)
-        # By samples or, where it has become slower, by time: else the decay would come too late, or never.
-        elif max(state.samples / state.horizon_samples, state.seconds / seconds) >= 1 - self.optim.decay_fraction:
-            state.horizon_samples = max(state.samples, int(state.samples * seconds / max(state.seconds, 1e-9)))
-            state.horizon_corrected = True
-
     def fraction(self, state: State) -> float | None:
-        """How much of the budget is used, 0 to 1; None where only a metric ends the training."""
+        """How much of the budget is used, 0 to 1, which schedules go by; None where only a metric ends the training. Of
+        minutes it is the time itself: a speed that changes brings no schedule to its end too early, or never."""
         t = self.trainer
         parts = [
             (state.step, t.max_steps),

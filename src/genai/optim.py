@@ -67,17 +67,17 @@ def lbfgs(parameters: Iterable[nn.Parameter], config: LBFGSConfig) -> Optimizer:
     )
 
 
-def lr_scale(config: OptimConfig, samples: int, horizon: int | None) -> float:
-    """What the learning rate is multiplied by after `samples` of `horizon` (None: the end is not known yet).
+def lr_scale(config: OptimConfig, samples: int, used: float | None) -> float:
+    """What the learning rate is multiplied by after so many samples, `used` of the budget (None: its end is not known).
 
-    A linear warm-up over warmup_samples, then the top, then a fall over the last decay_fraction of the horizon:
+    A linear warm-up over warmup_samples, then the top, then a fall over the last decay_fraction of the budget:
     linear ("linear", and "wsd", whose name says warm-up, stable, decay) or a half cosine.
     """
     scale = min(1.0, (samples + 1) / (config.warmup_samples + 1)) if config.warmup_samples else 1.0
-    if config.schedule == "constant" or not horizon:
+    if config.schedule == "constant" or used is None:
         return scale
-    begin = horizon * (1.0 - config.decay_fraction)
-    progress = min(1.0, max(0.0, (samples - begin) / max(horizon - begin, 1.0)))
+    left = (1.0 - used) / config.decay_fraction if config.decay_fraction else float(used < 1)
+    progress = min(1.0, max(0.0, 1.0 - left))
     fall = 0.5 * (1.0 + math.cos(math.pi * progress)) if config.schedule == "cosine" else 1.0 - progress
     return scale * (config.final_lr_ratio + (1.0 - config.final_lr_ratio) * fall)
 

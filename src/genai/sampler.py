@@ -205,7 +205,7 @@ def generated(
     a task that the model does not know."""
     model, runtime = trained.model, trained.runtime
     indices = None if labels is None else [label_index(model.spec, label) for label in labels]
-    if model.spec.modality == "text":
+    if model.spec.tokenizer:
         if task != "generate":
             raise ConfigError("there is no way between two texts", fix="leave --task out")
         told = tell(model, runtime, sampling, seed=seed, count=count, prompts=prompts, say=say)

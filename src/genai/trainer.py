@@ -85,7 +85,7 @@ class Trainer:
             dtype=runtime.dtype,
             workers=config.data.workers,
         )
-        self.budget = Budget(settings, config.optim, self.batch_size)
+        self.budget = Budget(settings)
         self.state = State(
             step=0,
             samples=0,
@@ -142,7 +142,7 @@ class Trainer:
         """Every update that is due, on the same micro-batches; then the moving average."""
         state = self.state
         micro_batches = self.loader.take(state.samples)
-        scale = lr_scale(self.config.optim, state.samples, self.budget.horizon(state))
+        scale = lr_scale(self.config.optim, state.samples, self.budget.fraction(state))
         for number, update in enumerate(self.updates):
             if update.due(state.step):
                 for group in self.learners[update.trains].optimizer.param_groups:
@@ -265,7 +265,6 @@ class Trainer:
         self.pace.start(state.samples)
         while not self._ended():
             fault(f"step:{state.step}")
-            self.budget.measure(state)
             self.step()
             self._agree(clock)
             record: dict[str, float] = {}

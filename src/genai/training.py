@@ -288,7 +288,7 @@ def _previewer(run: RunFolder, trainer: Trainer, codec: Any) -> Any:
     if trainer.model.predicts != "data":
         return None
     spec, config, runtime = trainer.model.spec, trainer.config, trainer.runtime
-    if spec.modality == "text":
+    if spec.tokenizer:
         return _text_previewer(run, trainer)
     output = spec if codec is None else codec.decoded(spec)
 

@@ -82,12 +82,16 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dr
     causal = mask is None and length > 1
     if q.device.type != "cpu" or not few or length == 1 or dropout:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
-    return attention(q, k, v, _not_ahead(length) if causal else mask)
+    if not causal:
+        return attention(q, k, v, mask)
+    scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
+    return (scores + _not_ahead(length, scores.dtype)).softmax(3).to(v.dtype) @ v
 
 
 @cache
-def _not_ahead(length: int) -> Tensor:
-    return torch.ones(length, length, dtype=torch.bool).tril()
+def _not_ahead(length: int, dtype: torch.dtype) -> Tensor:
+    """Added to scores: a mask costs half as much again as attention itself."""
+    return torch.full((length, length), -math.inf, dtype=dtype).triu(1)
 
 
 def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -102,10 +103,26 @@ class Feed(nn.Module):
         return self.out(F.silu(gate) * h)
 
 
+class _Unit(torch.autograd.Function):
+    """h over the root of its mean square. torch's has no kernel of its own on CPUs and takes ten times as long."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        inverse = math.sqrt(h.shape[-1]) / (torch.linalg.vector_norm(h, dim=-1, keepdim=True) + 1e-6)
+        y = h * inverse
+        ctx.save_for_backward(y, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        y, inverse = ctx.saved_tensors
+        return torch.addcmul(gradient, y, (gradient * y).mean(-1, keepdim=True), value=-1).mul_(inverse)
+
+
 def unit(h: Tensor) -> Tensor:
-    """RMS norm without gains (Zhang & Sennrich 2019). On a CPU up to five times as fast as torch's, which has no kernel
-    of its own there."""
-    return h * (math.sqrt(h.shape[-1]) / (torch.linalg.vector_norm(h, dim=-1, keepdim=True) + 1e-6))
+    """RMS norm without gains, over the last axis (Zhang & Sennrich 2019)."""
+    found: Tensor = _Unit.apply(h)
+    return found
 
 
 class Norm(nn.Module):

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import genai
 from genai.console import Console
-from genai.errors import ConfigError, DataError
+from genai.errors import ConfigError, DataError, NonFiniteError
+from genai.factory import open_trained
+from genai.sampler import generated
+from genai.schema import SamplingConfig
 from harness import config_of, metrics, train
 
 QUIET = Console(quiet=True)
@@ -74,6 +78,10 @@ def test_masks_that_do_not_fit_are_refused(run: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "texts.npy", np.full((8, 8), "white"))
     for name in ("empty", "archive", "texts"):
         refused(DataError, "not a readable .npy array", task="impute", mask=tmp_path / f"{name}.npy")
+    np.save(tmp_path / "nan.npy", np.full((8, 8), np.nan))
+    np.save(tmp_path / "none.npy", np.zeros((8, 8)))
+    refused(DataError, "not a readable .npy array", task="impute", mask=tmp_path / "nan.npy")
+    refused(DataError, "nothing is missing", task="impute", mask=tmp_path / "none.npy")
     refused(DataError, "a mask is a picture", task="impute", mask=tmp_path / "text.png")
     refused(ConfigError, "needs to be told what is missing - type --mask", task="impute")
     refused(ConfigError, "--mask is of --task impute alone", mask=mask)
@@ -105,6 +113,15 @@ def test_settings_that_say_nothing_to_a_model_are_refused(run: Path, tmp_path: P
     with pytest.raises(ConfigError, match=r"sampling\.steps says nothing to this model"):
         train(config_of("gan", tmp_path / "gan", *FEW, "data=digits", "sampling.steps=3"))
     assert not (tmp_path / "gan").exists()
+    for interval in ("[100,200]", "[3,2]"):
+        with pytest.raises(ConfigError, match="no level of noise lies in"):
+            genai.sample(run, "sampling.guidance=2", f"sampling.guidance_interval={interval}", console=QUIET)
+    with pytest.raises(ConfigError, match=r"between 0 and 1,000"):
+        genai.sample(run, "sampling.guidance=1e30", console=QUIET)
+    with pytest.raises(ConfigError, match=r"--strength is of --task vary alone"):
+        genai.sample(run, strength=0.4, console=QUIET)
+    with pytest.raises(ConfigError, match=r"--label -1: there are 10 classes"):
+        genai.sample(run, labels=["-1"], console=QUIET)
     with pytest.raises(ConfigError, match="sigma_min=5 is not below"):
         genai.sample(run, "sampling.sigma_min=5", "sampling.sigma_max=4", console=QUIET)
 
@@ -175,6 +192,17 @@ def test_latent_diffusion_draws_without_the_run_of_its_first_stage(tmp_path: Pat
     mask = white(tmp_path / "mask.png", (8, 8), slice(4, 8))
     with pytest.raises(ConfigError, match="draws latents, of which a mask"):
         genai.sample(second, task="impute", mask=mask, console=QUIET)
+    third = tmp_path / "third"  # goes on from the run, by the first stage that it holds
+    train(config_of("diffusion", third, *TINY, "data=digits", f"data.codec={second}", f"model.init_from={second}"))
+    assert sampled(third, tmp_path / "b", count=3)["samples"].shape == (3, 8, 8, 1)
+
+
+def test_samples_that_are_no_numbers_are_not_written(run: Path, tmp_path: Path) -> None:
+    trained = open_trained(run)
+    with torch.no_grad():
+        next(trained.model.parameters()).fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match="not finite"):
+        generated(trained, SamplingConfig(), "generate", seed=0, count=2, labels=None)
 
 
 def test_a_trained_run_is_tuned_to_few_steps(run: Path, tmp_path: Path) -> None:
@@ -187,6 +215,10 @@ def test_a_trained_run_is_tuned_to_few_steps(run: Path, tmp_path: Path) -> None:
     assert np.abs(one - two).max() > 20
     before = sampled(run, tmp_path / "before", "sampling.solver=consistency", "sampling.steps=2", count=3)["samples"]
     assert np.abs(two - before).mean() < 5  # two steps of tuning leave most of what it had learned
+    vae = tmp_path / "vae"
+    train(config_of("vae", vae, *FEW, "data=digits"))
+    with pytest.raises(ConfigError, match=r"names a vae, this is a diffusion - name a run of a diffusion"):
+        train(config_of("diffusion", tmp_path / "other", *TINY, "data=digits", f"model.init_from={vae}"))
     with pytest.raises(ConfigError, match=r"of model\.objective=edm, this is flow"):
         train(config_of("diffusion", folder / "flow", *TINY[:-1], "data=digits", *settings, "model.objective=flow"))
 
@@ -195,7 +227,11 @@ def test_a_trained_run_is_tuned_to_few_steps(run: Path, tmp_path: Path) -> None:
     ("settings", "says"),
     [
         (("data=digits", "net=dit", "net.patch=3"), r"no multiple of net\.patch=3 - type net\.patch=[24]"),
-        (("data=digits", "net.multipliers=[1,1,1,1,1]"), r"halve a side of 8 to nothing - type net\.multipliers"),
+        (
+            ("data=digits", "net.multipliers=[1,1,1,1,1]"),
+            r"halve a length of 8 to nothing - type net\.multipliers=\[1,1,1,1\]$",
+        ),
+        (("data=digits", "net.patch=16"), r"halve a length of 8 to nothing - type net\.patch=1$"),
         (("data=digits", "net=conv"), "removes no noise - type net=unet"),
         (("data=moons", "model.mirror=true"), r"model\.mirror is of pictures"),
         (("data=digits", "model.objective=jit", "model.consistency=true"), r"start from a run with model\.objective="),

@@ -173,7 +173,7 @@ def test_what_cannot_be_is_refused_with_what_to_type(run: Path, tmp_path: Path) 
     refused(ConfigError, "takes the labels of its input", task="interpolate", input=tmp_path, labels=[1])
     refused(ConfigError, "takes the labels of its input", task="encode", labels=[1])
     refused(ConfigError, "strength", task="vary", strength=1.5)
-    refused(DataError, "no such file", task="encode", input=tmp_path / "missing")
+    refused(DataError, "no such file.* - check --input", task="encode", input=tmp_path / "missing")
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     Image.new("RGB", (9, 9)).save(tmp_path / "b.png")
     gan = tmp_path / "gan"

@@ -18,7 +18,7 @@ from genai.checkpoint import MANIFEST
 from genai.config import Change, change_config, compose_train, compose_verb, differences
 from genai.console import Console
 from genai.documents import write_atomically
-from genai.errors import ConfigError, OutputError
+from genai.errors import ConfigError, DataError, OutputError
 from genai.run import RunFolder, has_begun, home
 from genai.run_index import find, runs_root
 from genai.schema import Config, plain
@@ -97,7 +97,7 @@ def sample(
     task: Task | None = None,
     input: str | Path | None = None,
     mask: str | Path | None = None,
-    strength: float = 0.5,
+    strength: float | None = None,
     console: Console | None = None,
 ) -> Path:
     """Draws `count` samples (of each label and of each prompt, where some are named; one of a prompt by default) and
@@ -112,7 +112,7 @@ def sample(
     """
     _require_texts(*overrides)
     good = task in (None, *_COUNTS) and (count is None or (type(count) is int and 0 < count <= 10**7))
-    good &= type(seed) is int and 0 <= seed < 2**63 and 0 <= strength <= 1 and format in _FORMATS
+    good &= type(seed) is int and 0 <= seed < 2**63 and 0 <= (strength or 0) <= 1 and format in _FORMATS
     good &= all(given is None or (isinstance(given, list | tuple) and len(given) > 0) for given in (labels, prompts))
     if not good or not all(isinstance(prompt, str) for prompt in prompts or ()):
         what = f"{count=}, {seed=}, {labels=}, {prompts=}, {format=}, {task=}, {strength=}"
@@ -125,6 +125,9 @@ def sample(
         fix = "type --mask FILE: a picture that is white where values are missing, or an .npy array"
         what = "--task impute needs to be told what is missing" if mask is None else "--mask is of --task impute alone"
         raise ConfigError(what, fix=fix if mask is None else "type --task impute")
+    if strength is not None and task != "vary":
+        raise ConfigError("--strength is of --task vary alone", fix="type --task vary, or leave it out")
+    strength = 0.5 if strength is None else strength
     names = None if labels is None else [str(label) for label in labels]
     given = [*overrides, *([] if batch_size is None else [f"sampling.batch_size={batch_size}"])]
     settings = compose_verb("sample", given)
@@ -261,10 +264,15 @@ def _inputs(trained: Trained, path: str | Path | None, count: int | None, consol
     from genai.evaluation import fitting_split
     from genai.factory import open_evaluation_data
 
-    settings = compose_verb("eval", [] if path is None else [f"data.path={path}"])
-    config, another = settings.with_data(trained.config)
-    prepare(config.data, console)
-    split = fitting_split(trained, open_evaluation_data(trained, config, another=another))
+    try:
+        settings = compose_verb("eval", [] if path is None else [f"data.path={path}"])
+        config, another = settings.with_data(trained.config)
+        prepare(config.data, console)
+        split = fitting_split(trained, open_evaluation_data(trained, config, another=another))
+    except DataError as error:
+        # Errors of data speak of the key that gives a path in training.
+        error = error if path is None else error.with_fix(error.fix.replace("data.path", "--input"))
+        raise error from error.__cause__
     number = len(split) if count is None else min(count, len(split))
     return split.fetch(torch.arange(number).repeat_interleave(each))
 

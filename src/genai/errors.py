@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import Self
 
 
 def to_resume(run: object) -> str:
@@ -20,6 +21,10 @@ class GenaiError(Exception):
         self.what, self.path, self.fix = what, path, fix
         where = f" [{path}]" if path is not None else ""
         super().__init__(f"{what}{where}" + (f" - {fix}" if fix else ""))
+
+    def with_fix(self, fix: str) -> Self:
+        """The same with another remedy."""
+        return type(self)(self.what, path=self.path, fix=fix)
 
     def lines(self) -> list[str]:
         """One line for each mistake."""

@@ -208,25 +208,31 @@ def checked_spec(checkpoint: Checkpoint) -> Spec:
 
 
 def adopt_codec(source: Path, run: RunFolder, *, threads: int | None = None) -> None:
-    """Copies the averaged weights of the run at `source` into this run's codec folder."""
+    """Copies the averaged weights of the run at `source` into this run's codec folder; where that run itself learned
+    from latents, those of its first stage."""
     trained = open_trained(source, device="cpu", threads=threads)
-    if trained.codec is not None:
-        raise ConfigError(
-            "data.codec names a run that itself stands on a codec", path=source, fix="name its first stage"
-        )
+    if trained.run is not None and trained.codec is not None:
+        found = checkpoints.newest(trained.run.codec, warn=None)
+        assert found is not None
+        _keep_codec(run, trained.codec.stage, found, checked_config(found), trained.codec.spec)
+        return
     if not isinstance(trained.model, FirstStage):
         raise ConfigError(
             f"data.codec names a {trained.config.model.name}, which has no latents",
             path=source,
             fix="name a first stage's run",
         )
+    _keep_codec(run, trained.model, trained.checkpoint, trained.config, trained.spec)
+
+
+def _keep_codec(run: RunFolder, stage: Any, source: Checkpoint, config: Config, spec: Spec) -> None:
     checkpoints.save(
         run.codec,
-        step=trained.checkpoint.step,
-        model=trained.config.model.name,
-        run_id=trained.checkpoint.manifest.run_id,  # a copy: equal first stages are equal files in every run
-        tensors={"model": trained.model.state_dict()},
-        documents={"config": plain(trained.config), "spec": plain(trained.spec)},
+        step=source.step,
+        model=config.model.name,
+        run_id=source.manifest.run_id,  # a copy: equal first stages are equal files in every run
+        tensors={"model": stage.state_dict()},
+        documents={"config": plain(config), "spec": plain(spec)},
     )
 
 
@@ -243,6 +249,9 @@ def require_continuable(model: Model, config: Config, source: Checkpoint, spec: 
         what = "model.init_from names a run that learned from other latents"
         raise ConfigError(what, fix="give both the same data.codec, or leave model.init_from out")
     before = checked_config(source).model
+    if before.name != config.model.name:
+        what = f"model.init_from names a {before.name}, this is a {config.model.name}"
+        raise ConfigError(what, fix=f"name a run of a {config.model.name}")
     for key in sorted(model.weights_go_by):
         theirs, own = getattr(before, key, None), getattr(config.model, key)
         if theirs != own:

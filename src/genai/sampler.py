@@ -16,7 +16,7 @@ from genai.data.mask import read_mask
 from genai.data.prompts import NUM_EXAMPLES, clean, prompt_bytes, prompt_ids, prompt_texts
 from genai.data.source import Split
 from genai.device import Runtime, mix
-from genai.errors import ConfigError
+from genai.errors import ConfigError, NonFiniteError
 from genai.factory import Trained, require
 from genai.schema import SamplingConfig, unknown
 from genai.text_samples import Told, tell
@@ -102,8 +102,8 @@ def label_index(spec: Spec, label: str) -> int:
     names = spec.cond["label"].names
     if label in names:
         return names.index(label)
-    if label.isdecimal():
-        if int(label) < classes:
+    if label.removeprefix("-").isdecimal():
+        if 0 <= int(label) < classes:
             return int(label)
         raise ConfigError(f"--label {label}: there are {classes} classes", fix=f"type a number from 0 to {classes - 1}")
     raise unknown("label", label, names or map(str, range(classes)))
@@ -395,8 +395,16 @@ def data_units(x: Tensor, spec: Spec) -> Tensor:
 
 
 def _decoded(trained: Trained, batches: Iterator[Tensor]) -> np.ndarray:
-    """All samples of batches in data units."""
-    return np.concatenate([data_units(trained.decode(x), trained.output).numpy() for x in batches])
+    """All samples of batches in data units. Raises NonFiniteError for what is no number."""
+
+    def decoded(x: Tensor) -> np.ndarray:
+        x = trained.decode(x)
+        if not bool(torch.isfinite(x).all()):
+            fix = "type a smaller sampling.guidance or sampling.sigma_max, or --step for another checkpoint"
+            raise NonFiniteError("samples are not finite", fix=fix)
+        return data_units(x, trained.output).numpy()
+
+    return np.concatenate([decoded(x) for x in batches])
 
 
 def reconstructed(model: Model, x: Tensor, runtime: Runtime) -> Tensor:

@@ -301,7 +301,9 @@ class SamplingConfig:
     shift: Level = 1.0  # of all levels
     eta: Fraction = 1.0  # fresh noise of ancestral and sde_2m; 0: none
     churn: NonNegative = 0.0  # fresh noise of heun
-    guidance: NonNegative = 1.0  # how far the condition is followed beyond the model without it; 1: off
+    guidance: Annotated[float, Range(low=0, high=1000)] = (
+        1.0  # how far the condition is followed beyond the model without it; 1: off
+    )
     guidance_interval: tuple[NonNegative, NonNegative] | None = None  # levels of noise between which it is on
     guide: PathText | None = None  # a run that guidance leads away from, in place of the model without condition
     repeats: Annotated[int, Range(low=1, high=1000)] = 10  # of a step that imputes

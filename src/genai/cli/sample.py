@@ -70,8 +70,16 @@ def sample(
         ),
     ] = None,
     strength: Annotated[
-        float, typer.Option("--strength", min=0, max=1, help="How far vary goes: 0 not at all, 1 all the way.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            "--strength",
+            min=0,
+            max=1,
+            metavar="S",
+            help="How far vary goes: 0 not at all, 1 all the way; default 0.5.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,

@@ -25,7 +25,15 @@ def read_mask(path: Path, spec: Spec) -> np.ndarray:
     shape = spec.shape
     if values.shape not in [shape[axis:] for axis in range(len(shape))]:
         got, expected = (" x ".join(map(str, s)) or "one value" for s in (values.shape, shape[1:] or shape))
-        raise DataError(f"a mask of {got}, the model's samples are {expected}", path=path, fix="give it that size")
+        fix = (
+            f"give it that size, as a picture {' x '.join(map(str, shape[-2:]))}"
+            if len(shape) > 1
+            else "give it that size"
+        )
+        raise DataError(f"a mask of {got}, the model's samples are {expected}", path=path, fix=fix)
+    if not values.any():
+        fix = "make a picture white, or an array not 0, where values are missing"
+        raise DataError("nothing is missing by this mask", path=path, fix=fix)
     return np.broadcast_to(values, shape).copy()
 
 
@@ -43,6 +51,8 @@ def _array(path: Path) -> np.ndarray:
         values = np.load(path, allow_pickle=False)
         if values.dtype.kind not in "biuf":
             raise TypeError(f"an array of {values.dtype}")
+        if np.isnan(values).any():
+            raise ValueError("values that are no numbers")
         return np.asarray(values != 0)
     except Exception as error:  # of an archive, of nothing, of texts
         raise DataError("not a readable .npy array of numbers", path=path, fix="save it by numpy.save") from error

@@ -255,8 +255,10 @@ def walk(folder: Path) -> Iterator[str]:
         except OSError as error:
             what = f"the folder cannot be read: {_reason(error)}"
             raise DataError(what, path=folder / inner, fix="make it readable, or remove it") from error
-        if inner and _is_ours(entries):
-            return
+        if _is_ours(entries):
+            if inner:
+                return
+            entries = [entry for entry in entries if entry.name not in ("grid.png", "overview.png")]
         below = []
         for entry in entries:
             name = os.path.join(inner, entry.name)

@@ -283,14 +283,16 @@ class Diffusion(Model):
         return [*levels[:-2], 0.0] if jumps and len(levels) > 2 else levels
 
     def check_sampling(self, sampling: SamplingConfig) -> None:
-        self.grid(sampling)
+        levels = self.grid(sampling)
         if sampling.guidance != 1 and sampling.guide is None:
             self.require_dropout()
         if sampling.guide is not None and sampling.guidance == 1:
             raise ConfigError("sampling.guidance=1 is away from no guide", fix="add sampling.guidance=2")
-        if sampling.guidance_interval is not None and sampling.guidance_interval[0] >= sampling.guidance_interval[1]:
-            low, high = sampling.guidance_interval
-            fix = f"type sampling.guidance_interval=[{high:g},{low:g}], the lower level first"
+        low, high = sampling.guidance_interval or (0.0, math.inf)
+        if not any(low < level <= high for level in levels):
+            fix = f"type [{high:g},{low:g}], the lower level first"
+            if low < high:
+                fix = f"the levels are {levels[0]:.4g} to {levels[-2]:.4g}"
             raise ConfigError("no level of noise lies in sampling.guidance_interval", fix=fix)
 
     def solved(self, denoise: Denoise, x: Tensor, levels: Sequence[float], request: Request) -> Tensor:

@@ -106,10 +106,11 @@ class UNet(nn.Module):
         levels = len(config.multipliers)
         if levels == 0:
             raise ConfigError("net.multipliers=[] leaves no level", fix="type net.multipliers=[1,2]")
-        if min(size) < self.patch << (levels - 1):
-            what = f"{levels} levels of net.multipliers halve a side of {min(size)} to nothing"
-            fitting = ",".join(map(str, config.multipliers[: min(size).bit_length()]))
-            raise ConfigError(what, fix=f"type net.multipliers=[{fitting}]" + ", net.patch=1" * (self.patch > 1))
+        least = min(size)
+        if least < self.patch << (levels - 1):
+            what = f"{levels} levels of net.multipliers in patches of {self.patch} halve a length of {least} to nothing"
+            fitting = ",".join(map(str, config.multipliers[: (least // self.patch).bit_length()]))
+            raise ConfigError(what, fix=f"type net.multipliers=[{fitting}]" if fitting else "type net.patch=1")
         self.features = 4 * config.width
         widths = [config.width * multiplier for multiplier in config.multipliers]
         sizes = [tuple(-(-side // self.patch) for side in size)]

@@ -121,8 +121,9 @@ def seconds_to_draw(trainer: Trainer, prompt: Tensor) -> float:
         begins=prompt.tolist(),
     )
     model = trainer.averaged.eval()
+    parameters = sum(p.numel() for p in model.parameters())
     start = time.perf_counter()
-    with torch.inference_mode():
+    with torch.inference_mode(), trainer.runtime.threads_for(count * parameters):
         model.draw(request)
     return time.perf_counter() - start
 

@@ -22,6 +22,7 @@ from genai.errors import ConfigError, OutOfMemoryError, PeerLostError
 from genai.job import place
 
 _MASK = (1 << 64) - 1
+_FEW_MULTIPLICATIONS = 1 << 24  # of a step on a CPU: a thread that is woken adds as much time as it takes off
 
 
 def mix(*numbers: int) -> int:
@@ -95,6 +96,18 @@ class Runtime:
         if self.precision != "bf16":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    @contextlib.contextmanager
+    def threads_for(self, multiplications: int) -> Iterator[None]:
+        """One thread for steps of so few that to wake another takes longer than it helps."""
+        alone = self.device.type == "cpu" and multiplications < _FEW_MULTIPLICATIONS
+        if alone:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if alone:
+                torch.set_num_threads(self.threads)
 
     def uncompiled(self, wanted: bool) -> contextlib.AbstractContextManager[Any]:
         """For code that differentiates a gradient, which compiled graphs do not carry."""

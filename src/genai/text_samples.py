@@ -74,6 +74,7 @@ def tell(
     seeds = [mix(seed, i) for i in range(count)] * len(prompts or ("",))
     said = [prompt for prompt in prompts or ("",) for _ in range(count)]
     begins = [tokenizer.encode(prompt).tolist() for prompt in said]
+    parameters = sum(p.numel() for p in model.parameters())
     rows: list[Row] = []
     for start in range(0, len(seeds), sampling.batch_size):
         # Not filled up, as batches of numbers are: a sum that is rounded otherwise rarely makes another id.
@@ -88,7 +89,7 @@ def tell(
             begins=[begins[i] for i in batch],
         )
         own = [Row(tokenizer, endings) for _ in batch]
-        with torch.inference_mode(), runtime.autocast():
+        with torch.inference_mode(), runtime.autocast(), runtime.threads_for(parameters * len(batch)):
             for ids in model.stream(request):
                 for row, new in zip(own, ids.tolist(), strict=True):
                     row.add(new)

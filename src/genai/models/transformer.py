@@ -134,7 +134,8 @@ class Transformer(Model):
             )
             yield ids
             if step + 1 < steps:
-                said.scatter_(1, ids[:, None], True)
+                if sampling.repetition_penalty != 1:
+                    said.scatter_(1, ids[:, None], True)
                 h = cache.follow(ids.tolist() * (1 + guided))
 
     def _beginnings(self, request: Request) -> list[list[int]]:

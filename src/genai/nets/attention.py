@@ -95,16 +95,18 @@ def _not_ahead(length: int, dtype: torch.dtype) -> Tensor:
 
 
 def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Pairs of numbers turned by the angles of their position (Su et al. 2021, RoPE)."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cosine + torch.cat([-second, first], dim=-1) * sine
+    """Pairs of numbers, half of them apart, turned by the angles of their position (Su et al. 2021, RoPE). The sines of
+    the first half are those of the negative angles."""
+    return torch.addcmul(x * cosine, x.roll(x.shape[-1] // 2, dims=-1), sine)
 
 
 def angles(size: tuple[int, ...], dim: int) -> Tensor:
-    """(positions, dim) angles of RoPE over any number of axes: each has an equal share of the pairs of numbers, with
-    frequencies from 1 down to 1 / 100 radians a position; pairs that are left over do not turn."""
+    """(positions, dim) angles of RoPE over any number of axes, those of the first half negative: each axis has an equal
+    share of the pairs of numbers, with frequencies from 1 down to 1 / 100 radians a position; pairs that are left over
+    do not turn."""
     share = dim // 2 // len(size)
     frequencies = 100.0 ** (-torch.arange(share) / max(share, 1))
     grid = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in size), indexing="ij")
     found = torch.cat([axis.reshape(-1, 1) * frequencies for axis in grid], dim=1)
-    return F.pad(found, (0, dim // 2 - found.shape[1])).repeat(1, 2)
+    found = F.pad(found, (0, dim // 2 - found.shape[1]))
+    return torch.cat([-found, found], dim=1)

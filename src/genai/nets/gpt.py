@@ -18,6 +18,7 @@ from genai.nets.attention import causal_attention, rotated
 from genai.nets.family import Family
 
 _ROUND = 64  # tables of ids have a multiple of so many rows: matrix products like it
+_FEW = 1 << 14  # numbers, of which a step through Python costs more than passes over them
 _SHARPNESS = 1.44  # of attention among normalised queries and keys, over the square root of their width
 
 
@@ -121,6 +122,8 @@ class _Unit(torch.autograd.Function):
 
 def unit(h: Tensor) -> Tensor:
     """RMS norm without gains, over the last axis (Zhang & Sennrich 2019)."""
+    if not torch.is_grad_enabled() and h.numel() < _FEW:
+        return F.rms_norm(h, h.shape[-1:])
     found: Tensor = _Unit.apply(h)
     return found
 
@@ -139,7 +142,7 @@ class Block(nn.Module):
         super().__init__()
         self.attention_norm, self.attention = _norm(config), Attention(config)
         self.feed_norm, self.feed = _norm(config), Feed(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
     def forward(
         self, h: Tensor, rotation: tuple[Tensor, Tensor] | None, kept: Tensor | None = None, at: Place | None = None
@@ -169,14 +172,14 @@ class Gpt(nn.Module):
         self.table = nn.Embedding(_rounded(ids), width)
         self.places = None if rotary else nn.Embedding(context, width)
         self.enter_norm = Norm() if config.norm == "rms" else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = _norm(config)
         self.head = nn.Linear(width, _rounded(vocab), bias=False)
         self._initialise(config)
         dim = width // config.heads
         frequencies = config.rope_base ** (-torch.arange(0, dim, 2) / dim)
-        turns = (torch.arange(context)[:, None] * frequencies).repeat(1, 2)
+        turns = torch.arange(context)[:, None] * torch.cat([-frequencies, frequencies])
         sharp = math.sqrt(_SHARPNESS) if config.qk_norm else 1.0  # of the queries and of the keys
         self.register_buffer("cosine", sharp * turns.cos(), persistent=False)
         self.register_buffer("sine", sharp * turns.sin(), persistent=False)

@@ -101,7 +101,11 @@ def test_records_are_documents(tmp_path: Path, field: str | None) -> None:
     path.write_text("\n".join(json.dumps({field or "text": f"Nummer {i} für Öl", "n": i}) for i in range(50)) + "\n\n")
     data = opened(path, context=8, field=field)
     assert isinstance(data.train, Windows)
-    assert text_of(data, data.train).startswith("Nummer 0 für ÖlNummer 1 für Öl")
+    assert isinstance(data.valid, Windows)
+    ids, tokenizer = np.concatenate([data.train.ids, data.valid.ids]), read_tokenizer(data.spec.tokenizer)
+    parts = np.split(ids, np.flatnonzero(ids == tokenizer.end) + 1)[:-1]
+    assert sorted(map(tokenizer.decode, parts)) == sorted(f"Nummer {i} für Öl" for i in range(50))
+    assert [tokenizer.decode(part) for part in parts[:2]] != ["Nummer 0 für Öl", "Nummer 1 für Öl"]  # by a seed
 
 
 @pytest.mark.parametrize(
@@ -215,3 +219,57 @@ def test_a_window_longer_than_the_text_says_what_fits(novel: Path) -> None:
     with pytest.raises(DataError, match="too few") as error:
         opened(novel, context=100_000)
     assert "data.context=" in error.value.fix
+
+
+# -- conversations -----------------------------------------------------------------------------------------------------
+
+TURNS = [
+    {"prompt": f"what is {i}\nplus one?", "response": f"it is\n{i + 1}"} if i % 2 else
+    {"messages": [{"role": "system", "content": "be kind"}, {"role": "user", "content": f"{i}?"},
+                  {"role": "assistant", "content": f"yes, {i}"}, {"role": "user", "content": "sure?"},
+                  {"role": "assistant", "content": "sure"}]}
+    for i in range(60)
+]  # fmt: skip
+
+
+def dialogue(tmp_path: Path, records: list[object]) -> Path:
+    path = tmp_path / "talk.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    return path
+
+
+def test_answers_alone_are_learned(tmp_path: Path) -> None:
+    data = opened(dialogue(tmp_path, TURNS), context=32, valid_fraction=0)  # type: ignore[arg-type]
+    assert data.spec.dialogue
+    assert isinstance(data.train, Windows)
+    assert data.train.counted is not None
+    tokenizer = read_tokenizer(data.spec.tokenizer)
+    ids, counted = data.train.ids, data.train.counted
+    turns = np.split(np.arange(len(ids)), np.flatnonzero(ids == tokenizer.end) + 1)[:-1]
+    said = {tokenizer.decode(ids[turn][~counted[turn]]): tokenizer.decode(ids[turn][counted[turn]]) for turn in turns}
+    expected = {f"what is {i} plus one?\n": f"it is\n{i + 1}" for i in range(1, 60, 2)}
+    expected |= {f"be kind {i}?\n": f"yes, {i}" for i in range(0, 60, 2)} | {"sure?\n": "sure"}
+    assert said == expected
+    assert all(counted[turn[-1]] for turn in turns)  # the end of an answer, too
+    batch = data.train.fetch(torch.arange(len(data.train)))
+    assert batch.mask is not None
+    assert torch.equal(batch.mask[0], torch.from_numpy(counted[:33]))
+    assert int(batch.weight) == int(batch.mask[:, 1:].sum())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("records", "says"),
+    [
+        ([{"prompt": "a", "response": 3}] * 99, "record .* is no conversation"),
+        ([{"messages": "a"}] * 99, "record .* is no conversation"),
+        ([{"messages": [{"role": "user", "content": "hello there"}]}] * 99, "record .* has no answer"),
+    ],
+)
+def test_conversations_without_answers_are_refused(tmp_path: Path, records: list[object], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        opened(dialogue(tmp_path, records))
+    good = [{"prompt": "a question", "response": "an answer"}] * 60
+    key = "messages" if "messages" in records[0] else "prompt"  # type: ignore[operator]
+    assert opened(
+        dialogue(tmp_path, [*good, *records[:3]] if key == "prompt" else [*records[:3], *good]), on_bad="skip"
+    )

@@ -221,3 +221,46 @@ def test_a_text_at_a_path_is_gone_on_from(run: Path, tmp_path: Path) -> None:
         run, tmp_path / "s", "sampling.temperature=0", "sampling.max_tokens=4", input=tmp_path / "begin.txt"
     )
     assert sample == {"prompt": "the dog", "text": " lay", "ended": False, "ids": 4}
+
+
+# -- conversations and fine-tuning -------------------------------------------------------------------------------------
+
+
+def test_a_conversation_is_answered_and_a_run_on_text_is_where_it_may_start(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the characters of the text, which the conversations need not have; also when it goes on alone."""
+    talk, folder = tmp_path / "talk.jsonl", tmp_path / "run"
+    records = [
+        {"prompt": "the cat", "response": "sat on the mat."},
+        {"prompt": "the dog", "response": "lay by the door."},
+    ]
+    talk.write_text("\n".join(json.dumps(record) for record in records * 30))
+    overrides = [f"data.path={talk}", f"run.dir={folder}", f"model.init_from={run}", "trainer.max_steps=120", *FAST]
+    api.train_config(compose_train("transformer", overrides), console=QUIET)
+    assert list(api.chat(folder, "sampling.temperature=0", said=["the cat", "Ü", "the dog"], console=QUIET)) == [
+        "sat on the mat.",
+        "lay by the door.",
+    ]
+    assert "'Ü'" in capsys.readouterr().err
+    (sample,) = drawn(folder, tmp_path / "s", "sampling.temperature=0", prompts=["the dog"])
+    assert (sample["text"], sample["ended"]) == ("lay by the door.", True)
+    with pytest.raises(ConfigError, match="learned no conversations"):
+        next(api.chat(run, said=["hello"], console=QUIET))
+    api.resume(folder, "trainer.max_steps=122", console=QUIET)
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join(json.dumps({"prompt": "Quo vadis?", "response": "Romam eo."}) for _ in range(60)))
+    with pytest.raises(DataError, match=r"the character '.' .* is none of"):
+        api.train_config(
+            compose_train(
+                "transformer",
+                [
+                    f"data.path={other}",
+                    f"run.dir={tmp_path / 'x'}",
+                    f"model.init_from={run}",
+                    *FAST,
+                    "trainer.max_steps=1",
+                ],
+            ),
+            console=QUIET,
+        )

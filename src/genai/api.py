@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
@@ -234,6 +234,44 @@ def sample(
         }
         writers.write_record(folder, record)
     return folder
+
+
+def chat(
+    reference: Reference = None,
+    *overrides: str,
+    said: Iterable[str],
+    seed: int = 0,
+    step: str | int = "latest",
+    raw: bool = False,
+    console: Console | None = None,
+) -> Iterator[str]:
+    """The answers of a model of conversations to what is said, one after the other. Raises ConfigError for another
+    model."""
+    _require_texts(*overrides)
+    settings = compose_verb("sample", overrides)
+    from genai.factory import check_sampling, open_trained
+    from genai.text_samples import Conversation
+
+    console = console or Console()
+    trained = open_trained(
+        _path_of(reference),
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        step=str(step),
+        raw=raw,
+    )
+    if not trained.model.spec.dialogue:
+        fix = "type --prompt TEXT, or train on .jsonl with prompt and response"
+        raise ConfigError("this model learned no conversations", fix=fix)
+    sampling = settings.sampling_of(trained.config)
+    check_sampling(trained.model, sampling)
+    conversation = Conversation(trained.model, trained.runtime, sampling, seed=seed)
+    for line in said:
+        try:
+            yield conversation.answer(line)
+        except DataError as error:
+            console.warn(error.lines()[0])
 
 
 def _text_at(path: Path) -> str:

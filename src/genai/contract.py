@@ -43,6 +43,7 @@ class Spec:
     tokenizer: str = ""  # of text: all that makes ids of it, as `genai.data.tokens` writes it
     opening: tuple[int, ...] = ()  # of text: what a sample without a prompt follows on
     ending: str = ""  # of text: where a sample ends, beside the end of a document
+    dialogue: bool = False  # of text: lines that are answered; answers alone are learned
 
     @property
     def form(self) -> tuple[object, ...]:

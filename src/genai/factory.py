@@ -88,11 +88,12 @@ def predicts(config: Config) -> Any:
     return load(find("model", config.model.name).target).predicts
 
 
-def open_dataset(config: Config, codec: Codec | None) -> Dataset:
-    """The training data as the model sees it: latents where there is a codec."""
+def open_dataset(config: Config, codec: Codec | None, *, tokenizer: str = "") -> Dataset:
+    """The training data as the model sees it: latents where there is a codec, text as ids by a `tokenizer` that a model
+    learned with before."""
     # In the units that the codec learned: those of audio follow from the data.
     seen_by = None if codec is None else SeenBy(codec.spec, (), False)
-    return _through(codec, open_data(config.data, predicts=predicts(config), seen_by=seen_by))
+    return _through(codec, open_data(config.data, predicts=predicts(config), seen_by=seen_by, tokenizer=tokenizer))
 
 
 def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> Dataset:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from genai.contract import Model, Request, Streams
+from genai.data.texts import question
 from genai.data.tokens import Tokenizer, read_tokenizer
 from genai.device import Runtime, mix
 from genai.schema import SamplingConfig
@@ -72,8 +73,9 @@ def tell(
     tokenizer = read_tokenizer(model.spec.tokenizer)
     endings = [ending for ending in (model.spec.ending, *sampling.stop) if ending]
     seeds = [mix(seed, i) for i in range(count)] * len(prompts or ("",))
+    asked = model.spec.dialogue and prompts is not None
     said = [prompt for prompt in prompts or ("",) for _ in range(count)]
-    begins = [tokenizer.encode(prompt).tolist() for prompt in said]
+    begins = [tokenizer.encode(question(prompt) if asked else prompt).tolist() for prompt in said]
     parameters = sum(p.numel() for p in model.parameters())
     rows: list[Row] = []
     for start in range(0, len(seeds), sampling.batch_size):
@@ -99,6 +101,40 @@ def tell(
                     break
         rows += own
     return [Told(prompt, row.text, row.ended, tuple(row.ids)) for prompt, row in zip(said, rows, strict=True)]
+
+
+class Conversation:
+    """Remembers what was said, as far as the model's context reaches."""
+
+    def __init__(self, model: Model, runtime: Runtime, sampling: SamplingConfig, *, seed: int) -> None:
+        self.model, self.runtime, self.sampling = model, runtime, sampling
+        self.tokenizer = read_tokenizer(model.spec.tokenizer)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.ids: list[int] = []
+
+    def answer(self, said: str, say: Callable[[str], None] | None = None) -> str:
+        """Raises DataError for what the model cannot read."""
+        assert isinstance(self.model, Streams)
+        self.ids += self.tokenizer.encode(question(said)).tolist()
+        row = Row(self.tokenizer, self.sampling.stop)
+        request = Request(
+            count=1,
+            cond={},
+            generators=[self.generator],
+            device=self.runtime.device,
+            dtype=self.runtime.dtype,
+            sampling=self.sampling,
+            begins=[self.ids],
+        )
+        with torch.inference_mode(), self.runtime.autocast():
+            for ids in self.model.stream(request):
+                row.add(int(ids))
+                if say is not None:
+                    say(row.text)
+                if row.ended:
+                    break
+        self.ids += [*row.ids, self.tokenizer.end]
+        return row.text.strip()
 
 
 def preview(model: Model, runtime: Runtime, sampling: SamplingConfig) -> list[Told]:

@@ -170,7 +170,13 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
         smaller = f"trainer.accumulate={2 * config.trainer.accumulate} for smaller steps, or a smaller net.width"
         with device.memory_errors(f"type {smaller}" + " or data.size" * (config.data.size is not None)):
             codec = open_codec(run.codec, runtime) if config.data.codec is not None else None
-            data = open_dataset(config, codec)
+            warn = console.warn if runtime.main else _silent
+            newest = checkpoints.newest(run.checkpoints, warn=warn, run_id=run.id)
+            source = None
+            if config.model.init_from is not None and newest is None:
+                _, source = locate(find(str(config.model.init_from), runs_root()))
+            before = newest or source
+            data = open_dataset(config, codec, tokenizer="" if before is None else checked_spec(before).tokenizer)
             runtime.seed(config.seed)
             model = build_model(config, data.spec)
             check_sampling(model, config.sampling)
@@ -178,8 +184,7 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
                 raise ConfigError("sampling.guide is of genai sample alone", fix="give it there, once both are trained")
             data = data.heard_by(model.spec)
             runtime.place(model)
-            if config.model.init_from is not None and not plan.resumed:
-                _, source = locate(find(str(config.model.init_from), runs_root()))
+            if source is not None:
                 require_continuable(model, config, source, data.spec)
                 left = load_fitting(model, source, "ema" if source.has("ema") else "model")
                 if left and runtime.main:
@@ -195,8 +200,6 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
             )
             if runtime.main:
                 trainer.preview = _previewer(run, trainer, codec)
-            warn = console.warn if runtime.main else _silent
-            newest = checkpoints.newest(run.checkpoints, warn=warn, run_id=run.id)
             if newest is not None:
                 require_first_stage(checked_spec(newest), data.spec.first_stage, run)
                 trainer.restore(newest)

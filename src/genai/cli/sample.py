@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from json import loads
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +11,17 @@ from typing import Annotated, Literal
 import typer
 
 from genai.cli.options import Debug, Json, Quiet, Raw, RunAndSettings, Step, emit, emit_json, run_and_settings
+
+
+def _spoken() -> Iterator[str]:
+    """Lines from the terminal, or from a pipe."""
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if line.strip():
+            yield line
 
 
 def sample(
@@ -80,6 +93,9 @@ def sample(
             show_default=False,
         ),
     ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="A conversation, a line each; an end of input (Ctrl-D) ends it.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -90,6 +106,12 @@ def sample(
     from genai.data.prompts import read_prompts
 
     run, settings = run_and_settings(arguments)
+    if chat:
+        for answer in api.chat(
+            run, *settings, said=_spoken(), seed=seed, step=step, raw=raw, console=Console(quiet=quiet)
+        ):
+            emit(answer)
+        return
     texts = [*(prompt or ()), *(() if prompts is None else read_prompts(prompts))]
     folder = api.sample(
         run,

@@ -100,6 +100,7 @@ class Corpus:
     stamp: str  # changes with the text, as far as that can be seen without reading
     num_bytes: int
     marked: bool  # whether there are several documents, with BETWEEN behind each
+    dialogue: bool = False  # of what is said, on a line each, and answered below
     notes: tuple[str, ...] = ()
 
 
@@ -223,8 +224,10 @@ def open_data(
     *,
     predicts: Literal["data", "target"],
     seen_by: SeenBy | None = None,
+    tokenizer: str = "",
 ) -> Dataset:
-    """The set split for training. With predicts="target" x is the label and cond["input"] what it is read from.
+    """The set split for training, text by a tokenizer that is there already or by one that is learned from it. With
+    predicts="target" x is the label and cond["input"] what it is read from.
 
     Raises DataError for what cannot be read and where there are no labels to predict.
     """
@@ -237,7 +240,7 @@ def open_data(
     if isinstance(opened, Dataset):
         return opened
     if isinstance(opened, Corpus):
-        return texts.build(opened, config, seen_by=seen_by)
+        return texts.build(opened, config, seen_by=seen_by, tokenizer=tokenizer)
     return build(opened, config, predicts=predicts, seen_by=seen_by)
 
 

@@ -25,22 +25,32 @@ TEXTS = "a .txt file, a folder of them, or a .jsonl file"
 _FEWEST_IDS = 16  # that a text must have
 _KEPT = 8 << 20  # bytes of a text whose ids are kept in the cache
 _PART = 1 << 24  # bytes that are read at once
+_ROLES = (("user", "prompt"), ("assistant", "response"))
 _OPENINGS = {"file": "\n", "line": "\n", "paragraph": "\n\n"}  # what a sample of such documents follows on
 
 
 class Windows:
     """A row of ids (N,) cut into windows of `length`, neighbours of which share one: it is predicted in one, and
     predicted from in the other. In every epoch the cuts lie elsewhere; with `whole` they stay, and the last window is
-    filled up with what does not count."""
+    filled up with what does not count. `counted` (N,) says which ids are to be predicted; None: all."""
 
-    def __init__(self, ids: np.ndarray, length: int, *, whole: bool, device: torch.device | None = None) -> None:
-        self.ids, self.length, self.whole = ids, length, whole
+    def __init__(
+        self,
+        ids: np.ndarray,
+        length: int,
+        *,
+        whole: bool,
+        counted: np.ndarray | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.ids, self.length, self.whole, self.counted = ids, length, whole, counted
         self.streams = isinstance(ids, np.memmap)
         self.device = device or torch.device("cpu")
         steps = len(ids) - 1
         self._count = max(1, -(-steps // (length - 1)) if whole else steps // (length - 1))
         # torch cannot index by uint16 everywhere.
         self._held = None if self.streams else torch.from_numpy(ids.astype(np.int32)).to(self.device)
+        self._counted = None if counted is None else torch.from_numpy(counted).to(self.device)
         self._moved = {self.device: self}
 
     def __len__(self) -> int:
@@ -48,7 +58,7 @@ class Windows:
 
     def to(self, device: torch.device) -> Windows:
         if device not in self._moved:
-            self._moved[device] = Windows(self.ids, self.length, whole=self.whole, device=device)
+            self._moved[device] = Windows(self.ids, self.length, whole=self.whole, counted=self.counted, device=device)
         return self._moved[device]
 
     def fetch(self, index: Tensor) -> Batch:
@@ -59,11 +69,13 @@ class Windows:
             shifts = {e: number_of("shift", e) % (self.length - 1) if e else 0 for e in epoch.unique().tolist()}
             start = start + torch.tensor([shifts[e] for e in epoch.tolist()], device=start.device)
         places = start[:, None] + torch.arange(self.length, device=start.device)
-        mask, weight = None, None
+        mask = None
         if self.whole:
-            there = places < len(self.ids)
-            mask, weight = (None if bool(there.all()) else there), there[:, 1:].sum()
+            mask = places < len(self.ids)
         places = places % len(self.ids)
+        if self._counted is not None:
+            mask = self._counted[places] if mask is None else mask & self._counted[places]
+        weight = None if mask is None else mask[:, 1:].sum()
         if self._held is None:
             x = torch.from_numpy(self.ids[places.cpu().numpy()].astype(np.int64)).to(self.device)
         else:
@@ -94,25 +106,82 @@ def open_corpus(config: DataConfig, name: str) -> Corpus:
 
 
 def _records(path: Path, config: DataConfig, name: str) -> Corpus:
-    """A document for each line of JSON: the text of one field."""
-    field = config.field
+    """A document for each line of JSON, in a seeded order: the text of one field, or what is said and answered."""
+    first = next(read_records(path), {})
+    dialogue = config.field is None and ("messages" in first or {"prompt", "response"} <= first.keys())
 
     def parts() -> Iterator[str]:
-        nonlocal field
-        for number, record in enumerate(read_records(path)):
-            if field is None:
-                texts = [key for key, value in record.items() if isinstance(value, str)]
-                field = next((key for key in ("text", "content", *texts) if key in texts), None)
-            text = None if field is None else record.get(field)
-            if not isinstance(text, str):
-                what = (
-                    f"record {number + 1} has no text in '{field or 'text'}', its fields are {', '.join(record)[:80]}"
-                )
-                raise DataError(what, path=path, fix="type data.field=NAME")
-            yield text.replace(BETWEEN, " ")
+        records = list(read_records(path))
+        for number in np.random.RandomState(config.split_seed).permutation(len(records)):
+            try:
+                read = _turns(records[number], number, path) if dialogue else _field(records[number], number, path)
+                found = list(read)
+            except DataError:
+                if config.on_bad == "skip":
+                    continue
+                raise
+            yield from found
             yield BETWEEN
 
-    return Corpus(name, parts, f"{path.resolve()} {config.field}", cache.stamp_of(path), path.stat().st_size, True)
+    def _field(record: dict[str, object], number: int, path: Path) -> list[str]:
+        texts = [key for key, value in first.items() if isinstance(value, str)]
+        field = config.field or next((key for key in ("text", "content", *texts) if key in texts), "text")
+        text = record.get(field)
+        if not isinstance(text, str):
+            what = f"record {number + 1} has no text in '{field}', its fields are {', '.join(record)[:80]}"
+            raise DataError(what, path=path, fix="type data.field=NAME")
+        return [text.replace(BETWEEN, " ")]
+
+    key = f"{path.resolve()} {config.field} {config.split_seed}"
+    return Corpus(name, parts, key, cache.stamp_of(path), path.stat().st_size, True, dialogue)
+
+
+def _turns(record: dict[str, object], number: int, path: Path) -> Iterator[str]:
+    """What is said on one line, and below it the answer up to BETWEEN, again and again. What others than the two say
+    (instructions) stands before what is said next. Raises DataError for a record that is no conversation."""
+    messages = record.get("messages")
+    if messages is None:
+        messages = [{"role": role, "content": record.get(key)} for role, key in _ROLES]
+    said: list[str] = []
+    answered = False
+    for message in messages if isinstance(messages, list) else [None]:
+        content = message.get("content") if isinstance(message, dict) else None
+        if not isinstance(content, str):
+            what = f"record {number + 1} is no conversation"
+            fix = 'write {"prompt": TEXT, "response": TEXT}, or {"messages": [{"role": "user", "content": TEXT}, ...]}'
+            raise DataError(what, path=path, fix=fix)
+        content = content.replace(BETWEEN, " ")
+        assert isinstance(message, dict)
+        if message.get("role") != "assistant":
+            said.append(content)
+            continue
+        if answered:
+            yield BETWEEN
+        yield question(" ".join(said))
+        yield content
+        said, answered = [], True
+    if not answered:
+        raise DataError(f"record {number + 1} has no answer", path=path, fix="answer it, or type data.on_bad=skip")
+
+
+def question(said: str) -> str:
+    """As a model of conversations reads it: on one line, which its answer follows."""
+    return " ".join(said.split()) + "\n"
+
+
+def answers(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """(N,) booleans: which ids are of answers, or end them."""
+    newline = int(tokenizer.encode("\n")[-1])
+    ends, lines = np.flatnonzero(ids == tokenizer.end), np.flatnonzero(ids == newline)
+    begins = np.concatenate([[-1], ends])[: len(ends)]  # of each turn, the place before
+    found = np.searchsorted(lines, begins, side="right")
+    there = found < len(lines)
+    first, last = lines[found[there]] + 1, ends[there]
+    edges = np.zeros(len(ids) + 1, dtype=np.int32)
+    good = first <= last
+    np.add.at(edges, first[good], 1)
+    np.add.at(edges, last[good] + 1, -1)
+    return np.cumsum(edges[:-1]) > 0
 
 
 def read_records(path: Path) -> Iterator[dict[str, object]]:
@@ -180,13 +249,14 @@ def _no_text(path: Path, content: bytes, place: int) -> DataError:
     return DataError(what, path=path, fix="save it as UTF-8, or check data.path")
 
 
-def build(corpus: Corpus, config: DataConfig, *, seen_by: SeenBy | None = None) -> Dataset:
+def build(corpus: Corpus, config: DataConfig, *, seen_by: SeenBy | None = None, tokenizer: str = "") -> Dataset:
     """The last part held out, both as windows of ids. Raises DataError for a text that is too short."""
     notes = list(corpus.notes)
-    ids, tokenizer = _kept_ids(corpus, config, None if seen_by is None else read_tokenizer(seen_by.units.tokenizer))
+    given = seen_by.units.tokenizer if seen_by is not None else tokenizer
+    ids, made = _kept_ids(corpus, config, read_tokenizer(given) if given else None)
     every = seen_by is not None and seen_by.hold_out_all
     cut = 0 if every else len(ids) - int(len(ids) * config.valid_fraction)
-    what = f"the text has {cut:,} {tokenizer.unit}s to learn and {len(ids) - cut:,} held out"
+    what = f"the text has {cut:,} {made.unit}s to learn and {len(ids) - cut:,} held out"
     if min((part for part in (cut, len(ids) - cut) if part), default=0) < _FEWEST_IDS:
         raise DataError(f"{what}, too few", path=config.path, fix="give it a longer text")
     if seen_by is not None:
@@ -198,23 +268,29 @@ def build(corpus: Corpus, config: DataConfig, *, seen_by: SeenBy | None = None) 
             raise DataError(f"{what}, too few for windows of {context:,}", path=config.path, fix=fix)
         if config.context is None and context < _CONTEXT:
             notes.append(f"a short text: data.context is {context}")
-    train = Windows(ids[:cut], context + 1, whole=False)
-    valid = Windows(ids[cut:], context + 1, whole=True) if cut < len(ids) else None
-    opening, ending = _opening(corpus, config, tokenizer)
+    counted = answers(ids, made) if corpus.dialogue else None
+    parts = [None, None] if counted is None else [counted[:cut], counted[cut:]]
+    if any(part is not None and len(part) and not part.any() for part in parts):
+        raise DataError(f"{what}, without an answer in one of them", path=config.path, fix="give it more answers")
+    train = Windows(ids[:cut], context + 1, whole=False, counted=parts[0])
+    valid = Windows(ids[cut:], context + 1, whole=True, counted=parts[1]) if cut < len(ids) else None
+    opening, ending = _opening(corpus, config, made)
     spec = Spec(
         kind="token",
         shape=(context + 1,),
         modality="text",
-        vocab=tokenizer.vocab,
-        tokenizer=tokenizer.dump(),
+        vocab=made.vocab,
+        tokenizer=made.dump(),
         opening=opening,
         ending=ending,
+        dialogue=corpus.dialogue,
         num_samples=len(train),
     )
     digest = hashlib.sha256(repr((spec.shape, cut)).encode() + spec.tokenizer.encode())
     digest.update(corpus.stamp.encode() if train.streams else ids.data)
-    notes.append(f"{len(ids):,} ids, one a {tokenizer.unit}, {tokenizer.vocab:,} different ones")
-    return Dataset(corpus.name, spec, train, valid, digest.hexdigest(), tuple(notes), text=counts(ids[cut:], tokenizer))
+    notes.append(f"{len(ids):,} ids, one a {made.unit}, {made.vocab:,} different ones")
+    held_out = ids[cut:] if counted is None else ids[cut:][counted[cut:]]
+    return Dataset(corpus.name, spec, train, valid, digest.hexdigest(), tuple(notes), text=counts(held_out, made))
 
 
 def _opening(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> tuple[tuple[int, ...], str]:

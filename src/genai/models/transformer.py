@@ -68,13 +68,13 @@ class Transformer(Model):
         h, wanted = self.decoder(ids[:, :-1]).flatten(0, 1), wanted.flatten()
         parts = -(-len(h) * self.spec.vocab // _MOST_LOGITS)
         if parts == 1:
-            return F.cross_entropy(self.decoder.logits(h), wanted)
+            return self._sum_of_nats(h, wanted) / (wanted >= 0).sum().clamp(min=1)
         # Logits are the largest tensor of a step: part after part, and again on the way back.
         sums = [
             checkpoint(self._sum_of_nats, *part, use_reentrant=False)
             for part in zip(h.chunk(parts), wanted.chunk(parts), strict=True)
         ]
-        return torch.stack(sums).sum() / (wanted >= 0).sum()
+        return torch.stack(sums).sum() / (wanted >= 0).sum().clamp(min=1)
 
     def _sum_of_nats(self, h: Tensor, wanted: Tensor) -> Tensor:
         return F.cross_entropy(self.decoder.logits(h), wanted, reduction="sum")

@@ -22,7 +22,7 @@ from genai.errors import ConfigError, OutOfMemoryError, PeerLostError
 from genai.job import place
 
 _MASK = (1 << 64) - 1
-_FEW_MULTIPLICATIONS = 1 << 24  # of a step on a CPU: a thread that is woken adds as much time as it takes off
+_FEW_MULTIPLICATIONS = 1 << 23  # of a step on a CPU: a thread that is woken adds as much time as it takes off
 
 
 def mix(*numbers: int) -> int:

@@ -75,15 +75,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return scores.softmax(3).to(v.dtype) @ v
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout: float = 0.0) -> Tensor:
-    """The same where no query sees a key behind its own place, the last ones being at the same; or where `mask` says
-    so."""
-    length, few = q.shape[2], q.shape[2] * k.shape[2] <= _FEW_PAIRS
-    causal = mask is None and length > 1
-    if q.device.type != "cpu" or not few or length == 1 or dropout:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
-    if not causal:
-        return attention(q, k, v, mask)
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tensor:
+    """The same of as many queries as keys, none of which sees a key behind its own place."""
+    length = q.shape[2]
+    if q.device.type != "cpu" or length * length > _FEW_PAIRS or dropout:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
     scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
     return (scores + _not_ahead(length, scores.dtype)).softmax(3).to(v.dtype) @ v
 

@@ -4,9 +4,10 @@ keys, squared rectifiers, residual branches that start at zero. GPT-2's parts ca
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,17 +19,29 @@ from genai.nets.attention import causal_attention, rotated
 from genai.nets.family import Family
 
 _ROUND = 64  # tables of ids have a multiple of so many rows: matrix products like it
-_FEW = 1 << 14  # numbers, of which a step through Python costs more than passes over them
 _SHARPNESS = 1.44  # of attention among normalised queries and keys, over the square root of their width
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where new ids stand: row r at `start[r]` and on, after what a cache holds of it."""
+    """Where a new id of each row stands, behind what a cache holds of it."""
 
-    start: Tensor  # (B,)
-    level: int | None  # the start of all rows; None where they differ
-    end: int  # the length of the longest row with them
+    level: int | None  # of all rows; None where they differ
+    row: Tensor | None  # (B,), then: 0, 1, ..
+    start: Tensor | None  # (B,), then
+    mask: Tensor | None  # (B, 1, 1, end), then: which slots a row has filled with it
+    end: int  # of the longest row with it
+
+
+Rotation = tuple[Tensor, Tensor] | None
+Step = Callable[[Tensor, Rotation, Place], Tensor]  # h (B, width) of an id a row -> what is added to it
+
+
+def _linear(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
+    """Of (B, inputs), as a function of weights that are taken out once: what a step of a small decoder costs is not its
+    arithmetic, it is the calls through modules."""
+    weight, bias = layer.weight.t(), layer.bias
+    return (lambda h: torch.mm(h, weight)) if bias is None else (lambda h: torch.addmm(bias, h, weight))
 
 
 class Attention(nn.Module):
@@ -43,42 +56,42 @@ class Attention(nn.Module):
         self.qkv.weight.rows = [size * self.dim for size in (self.heads, self.kv_heads, self.kv_heads)]  # type: ignore[attr-defined]
         self.out = nn.Linear(config.width, config.width, bias=config.bias)
 
-    def forward(
-        self, h: Tensor, rotation: tuple[Tensor, Tensor] | None, kept: Tensor | None = None, at: Place | None = None
-    ) -> Tensor:
-        """h (B, T, width). `kept` (2, B, kv_heads, slots, dim) are keys and values of what was read, and are told the
-        new ones."""
-        sizes = [self.heads + self.kv_heads, self.kv_heads]
-        both, v = self.qkv(h).unflatten(2, (-1, self.dim)).transpose(1, 2).split(sizes, dim=1)
+    def forward(self, h: Tensor, rotation: Rotation, kept: Tensor | None = None) -> Tensor:
+        """h (B, T, width). `kept` (2, B, kv_heads, slots, dim) gets the keys and values in its first slots."""
+        q, k, v = (t.transpose(1, 2) for t in self._heads(self.qkv(h), rotation))
+        if kept is not None:
+            kept[0, :, :, : k.shape[2]], kept[1, :, :, : v.shape[2]] = k, v
+        if self.kv_heads != self.heads:
+            k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
+        found = causal_attention(q, k, v, dropout=self.dropout if self.training else 0.0)
+        return self.out(found.transpose(1, 2).flatten(2))
+
+    def stepper(self, kept: Tensor) -> Step:
+        """The same for an id of each row, h (B, width), which stands behind what is kept."""
+        qkv, out, heads, kept_k, kept_v = _linear(self.qkv), _linear(self.out), self._heads, kept[0], kept[1]
+        attend, kv_heads, dim = F.scaled_dot_product_attention, self.kv_heads, self.dim
+
+        def step(h: Tensor, rotation: Rotation, at: Place) -> Tensor:
+            q, k, v = heads(qkv(h), rotation)
+            if at.level is not None:
+                kept_k[:, :, at.level], kept_v[:, :, at.level] = k, v
+            else:
+                kept_k[at.row, :, at.start], kept_v[at.row, :, at.start] = k, v
+            q = q.view(len(h), kv_heads, -1, dim)  # heads that share keys are queries of one
+            found = attend(q, kept_k[:, :, : at.end], kept_v[:, :, : at.end], attn_mask=at.mask)
+            return out(found.view(len(h), -1))
+
+        return step
+
+    def _heads(self, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """(..., all of them) -> queries (..., heads, dim), keys and values (..., kv_heads, dim)."""
+        both, v = qkv.unflatten(-1, (-1, self.dim)).split_with_sizes([self.heads + self.kv_heads, self.kv_heads], -2)
         if self.normalised:
             both = unit(both.to(self.out.weight.dtype))
         if rotation is not None:
             both = rotated(both, *rotation)
-        q, k = both.to(v.dtype).split([self.heads, self.kv_heads], dim=1)
-        mask = None
-        if kept is not None:
-            assert at is not None
-            k, v, mask = _remembered(k, v, kept, at)
-        if self.kv_heads != self.heads:
-            k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
-        found = causal_attention(q, k, v, mask, dropout=self.dropout if self.training else 0.0)
-        return self.out(found.transpose(1, 2).flatten(2))
-
-
-def _remembered(k: Tensor, v: Tensor, kept: Tensor, at: Place) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Keys and values of all that was read and of what is new; a mask (B, 1, T, slots) unless each new id follows on
-    all that was read, with nothing else new but what is before it."""
-    rows, length = k.shape[0], k.shape[2]
-    reach = at.start[:, None] + torch.arange(length, device=k.device)  # (B, T): the place of each new id
-    if at.level is not None:
-        kept[0, :, :, at.level : at.end], kept[1, :, :, at.level : at.end] = k, v
-    else:
-        row = torch.arange(rows, device=k.device)[:, None]
-        kept[0][row, :, reach], kept[1][row, :, reach] = k.transpose(1, 2), v.transpose(1, 2)
-    mask = None
-    if at.level is None or (at.level > 0 and length > 1):
-        mask = (torch.arange(at.end, device=k.device) <= reach[..., None])[:, None]
-    return kept[0, :, :, : at.end].to(k.dtype), kept[1, :, :, : at.end].to(v.dtype), mask
+        q, k = both.to(v.dtype).split_with_sizes([self.heads, self.kv_heads], -2)
+        return q, k, v
 
 
 class Feed(nn.Module):
@@ -95,13 +108,19 @@ class Feed(nn.Module):
         self.out = nn.Linear(hidden, config.width, bias=config.bias)
 
     def forward(self, h: Tensor) -> Tensor:
-        h = self.enter(h)
+        return self.out(self.between(self.enter(h)))
+
+    def between(self, h: Tensor) -> Tensor:
         if self.kind == "relu2":
-            return self.out(h * F.relu(h))  # the square, in a third of the time there and back
+            return h * F.relu(h)  # the square, in a third of the time there and back
         if self.kind == "gelu":
-            return self.out(F.gelu(h))
+            return F.gelu(h)
         gate, h = h.chunk(2, dim=-1)
-        return self.out(F.silu(gate) * h)
+        return F.silu(gate) * h
+
+    def stepper(self) -> Callable[[Tensor], Tensor]:
+        enter, between, out = _linear(self.enter), self.between, _linear(self.out)
+        return lambda h: out(between(enter(h)))
 
 
 class _Unit(torch.autograd.Function):
@@ -122,10 +141,11 @@ class _Unit(torch.autograd.Function):
 
 def unit(h: Tensor) -> Tensor:
     """RMS norm without gains, over the last axis (Zhang & Sennrich 2019)."""
-    if not torch.is_grad_enabled() and h.numel() < _FEW:
-        return F.rms_norm(h, h.shape[-1:])
-    found: Tensor = _Unit.apply(h)
-    return found
+    if torch.is_grad_enabled():
+        found: Tensor = _Unit.apply(h)
+        return found
+    norm = torch.linalg.vector_norm(h, dim=-1, keepdim=True)
+    return h / norm.mul_(h.shape[-1] ** -0.5).clamp_(min=1e-6)
 
 
 class Norm(nn.Module):
@@ -144,11 +164,19 @@ class Block(nn.Module):
         self.feed_norm, self.feed = _norm(config), Feed(config)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
-    def forward(
-        self, h: Tensor, rotation: tuple[Tensor, Tensor] | None, kept: Tensor | None = None, at: Place | None = None
-    ) -> Tensor:
-        h = h + self.dropout(self.attention(self.attention_norm(h), rotation, kept, at))
+    def forward(self, h: Tensor, rotation: Rotation, kept: Tensor | None = None) -> Tensor:
+        h = h + self.dropout(self.attention(self.attention_norm(h), rotation, kept))
         return h + self.dropout(self.feed(self.feed_norm(h)))
+
+    def stepper(self, kept: Tensor) -> Step:
+        attention_norm, attend = self.attention_norm.forward, self.attention.stepper(kept)
+        feed_norm, feed = self.feed_norm.forward, self.feed.stepper()
+
+        def step(h: Tensor, rotation: Rotation, at: Place) -> Tensor:
+            h = h + attend(attention_norm(h), rotation, at)
+            return h + feed(feed_norm(h))
+
+        return step
 
 
 class Gpt(nn.Module):
@@ -209,26 +237,37 @@ class Gpt(nn.Module):
         if config.tied:
             self.head.weight = self.table.weight
 
-    def forward(self, ids: Tensor, cache: Cache | None = None, at: Place | None = None) -> Tensor:
-        """`at` says where ids stand that follow on what the cache holds."""
-        h = self.table(ids)
-        if at is None:
-            reach: Tensor | slice = slice(ids.shape[1])
-        elif at.level is not None:
-            reach = slice(at.level, at.level + ids.shape[1])
-        else:
-            reach = at.start[:, None] + torch.arange(ids.shape[1], device=ids.device)
-        rotation = None
+    def forward(self, ids: Tensor, kept: Sequence[Tensor] | None = None) -> Tensor:
+        """`kept` are those of each layer."""
+        h, rotation = self.table(ids), None
         if self.places is not None:
-            h = h + self.places.weight[reach]
+            h = h + self.places.weight[: ids.shape[1]]
         else:
-            rotation = self.cosine[reach], self.sine[reach]
-            if rotation[0].ndim == 3:
-                rotation = rotation[0][:, None], rotation[1][:, None]
+            rotation = self.cosine[: ids.shape[1], None], self.sine[: ids.shape[1], None]
         h = self.dropout(self.enter_norm(h))
         for number, block in enumerate(self.blocks):
-            h = block(h, rotation, None if cache is None else cache.layers[number], at)
+            h = block(h, rotation, None if kept is None else kept[number])
         return self.norm(h)
+
+    def stepper(self, kept: Sequence[Tensor]) -> Callable[[Tensor, Place], Tensor]:
+        """Features (B, width) of an id of each row (B,) behind what is kept."""
+        steps = [cast(Block, block).stepper(own) for block, own in zip(self.blocks, kept, strict=True)]
+
+        def step(ids: Tensor, at: Place) -> Tensor:
+            where = at.level if at.level is not None else at.start
+            h, rotation = self.table(ids), None
+            if self.places is not None:
+                h = h + self.places.weight[where]
+            else:
+                rotation = self.cosine[where], self.sine[where]
+                if at.level is None:
+                    rotation = rotation[0][:, None], rotation[1][:, None]
+            h = self.enter_norm(h)
+            for each in steps:
+                h = each(h, rotation, at)
+            return self.norm(h)
+
+        return step
 
     def logits(self, h: Tensor) -> Tensor:
         """In full precision, softly capped."""
@@ -256,7 +295,10 @@ class Cache:
         assert isinstance(first, Attention)
         self.device = weight.device
         shape = (2, len(rows), first.kv_heads, self.slots, first.dim)
-        self.layers = [torch.zeros(shape, device=self.device, dtype=weight.dtype) for _ in decoder.blocks]
+        kind = self.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        self.layers = [torch.zeros(shape, device=self.device, dtype=dtype) for _ in decoder.blocks]
+        self.step = decoder.stepper(self.layers)
 
     def read(self) -> Tensor:
         """Features (B, width) of the last id of each row; of rows that are longer than the slots, the end is read."""
@@ -268,13 +310,13 @@ class Cache:
             row.append(new)
         full = [r for r, length in enumerate(self.lengths) if length == self.slots]
         if not full:
-            return self._read(range(len(ids)), [[new] for new in ids], self.lengths)[:, 0]
-        open_ = [r for r in range(len(ids)) if r not in full]
+            return self._step(ids)
+        rest = [r for r in range(len(ids)) if r not in full]
         found = self._read_anew(full, max(1, self.slots // 2))
         features = found.new_empty(len(ids), found.shape[1])
         features[full] = found
-        if open_:
-            features[open_] = self._read(open_, [[ids[r]] for r in open_], [self.lengths[r] for r in open_])[:, 0]
+        if rest:
+            features[rest] = self._step([ids[r] for r in rest], rest)
         return features
 
     def _read_anew(self, rows: Sequence[int], most: int) -> Tensor:
@@ -282,26 +324,41 @@ class Cache:
         ends = [self.rows[r][-most:] for r in rows]
         longest = max(map(len, ends))
         # Filled up behind: nobody looks ahead, and what follows takes these slots.
-        features = self._read(rows, [end + [0] * (longest - len(end)) for end in ends], [0] * len(rows))
+        filled = torch.tensor([end + [0] * (longest - len(end)) for end in ends], device=self.device)
+        with self._of(rows) as layers:
+            features = self.decoder(filled, layers)
         for r, end in zip(rows, ends, strict=True):
             self.lengths[r] = len(end)
         return features[torch.arange(len(ends)), torch.tensor([len(end) - 1 for end in ends])]
 
-    def _read(self, rows: Sequence[int], ids: list[list[int]], starts: Sequence[int]) -> Tensor:
-        """Features (rows, T, width) of ids that stand at `starts` and on."""
-        every, all_layers = len(rows) == len(self.rows), self.layers
-        if not every:
-            self.layers = [layer[:, rows] for layer in all_layers]
-        level = starts[0] if min(starts) == max(starts) else None
-        at = Place(torch.tensor(starts, device=self.device), level, max(starts) + len(ids[0]))
-        features = self.decoder(torch.tensor(ids, device=self.device), self, at)
-        if not every:
-            for layer, part in zip(all_layers, self.layers, strict=True):
-                layer[:, rows] = part
-            self.layers = all_layers
-        for r, start in zip(rows, starts, strict=True):
-            self.lengths[r] = start + len(ids[0])
+    def _step(self, ids: Sequence[int], rows: Sequence[int] | None = None) -> Tensor:
+        rows = range(len(self.rows)) if rows is None else rows
+        starts = [self.lengths[r] for r in rows]
+        level, end = starts[0] if min(starts) == max(starts) else None, max(starts) + 1
+        row = start = mask = None
+        if level is None:
+            row, start = torch.arange(len(rows), device=self.device), torch.tensor(starts, device=self.device)
+            mask = (torch.arange(end, device=self.device) <= start[:, None])[:, None, None]
+        at, new = Place(level, row, start, mask, end), torch.tensor(ids, device=self.device)
+        if len(rows) == len(self.rows):
+            features = self.step(new, at)
+        else:
+            with self._of(rows) as layers:
+                features = self.decoder.stepper(layers)(new, at)
+        for r in rows:
+            self.lengths[r] += 1
         return features
+
+    @contextmanager
+    def _of(self, rows: Sequence[int]) -> Iterator[list[Tensor]]:
+        """What is kept of these rows, to be written."""
+        if len(rows) == len(self.rows):
+            yield self.layers
+            return
+        parts = [layer[:, rows] for layer in self.layers]
+        yield parts
+        for layer, part in zip(self.layers, parts, strict=True):
+            layer[:, rows] = part
 
 
 Language = Family(autoregressor=Gpt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -92,6 +93,8 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
         Image.new("RGB", (40 + i, 36), (30 * i, 0, 0)).save(tmp_path / "FOLDER" / f"{i}.png")
     Image.new("L", (28, 28), 255).save(tmp_path / "MASK.png")
     (tmp_path / "BOOK.txt").write_text("".join(f"In chapter {i} nothing happens.\n" for i in range(200)))
+    talk = [{"prompt": f"what is {i}?", "response": f"{i} is a number."} for i in range(100)]
+    (tmp_path / "DIALOGUE.jsonl").write_text("\n".join(map(json.dumps, talk)))
     commands, told = readme_commands(), tmp_path / "told.txt"
     assert sum(command.startswith("genai ") for command in commands) >= 5
     for command in commands:
@@ -111,6 +114,7 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
 def in_folder(arguments: list[str], folder: Path, told: Path) -> None:
     """Runs a command line in a process of its own that has torch at hand, and ends that."""
     os.chdir(folder)
+    sys.stdin = open(os.devnull)  # noqa: SIM115
     file = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(file, number)

@@ -17,7 +17,8 @@ from genai.config import compose_train
 from genai.console import Console
 from genai.contract import Batch, Request, Spec, label_spec
 from genai.data.tokens import make_tokenizer
-from genai.errors import ConfigError, DataError
+from genai.errors import CheckpointError, ConfigError, DataError
+from genai.factory import checked_spec
 from genai.models import TransformerConfig, transformer
 from genai.models.transformer import Transformer
 from genai.nets import GptConfig
@@ -264,3 +265,15 @@ def test_a_conversation_is_answered_and_a_run_on_text_is_where_it_may_start(
             ),
             console=QUIET,
         )
+
+
+@pytest.mark.parametrize("tokenizer", ["{", '{"characters": "ab"}', '{"pieces": {"model": 3}}', '{"other": 1}', "[]"])
+def test_a_tokenizer_that_was_changed_is_refused(run: Path, tokenizer: str) -> None:
+    class Changed:
+        path = run
+
+        def json(self, name: str) -> Any:
+            return {**json.loads((run / name).read_text()), "tokenizer": tokenizer}
+
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        checked_spec(Changed())  # type: ignore[arg-type]

@@ -133,7 +133,7 @@ def sample(
     settings = compose_verb("sample", given)
     path = _path_of(reference)
     with _output_folder(None if out is None else _at_home(Path(out)), path) as folder:
-        from genai import sampler, writers
+        from genai import sampler, text_samples, writers
         from genai.device import memory_errors
         from genai.factory import check_sampling, open_trained, take_guide
 
@@ -163,6 +163,10 @@ def sample(
             console.note("this model is told a text: here an empty one, which it did not learn - type --prompt TEXT")
         runtime, checkpoint = trained.runtime, trained.checkpoint
         console.note(f"device: {runtime}")
+        if prompts and (spec := trained.model.spec).tokenizer:
+            longest = text_samples.longest_prompt(spec, prompts)
+            if longest > spec.num_predicted:
+                console.note(f"a prompt has {longest:,} ids: the last {spec.num_predicted:,}, the context, are read")
         sampling = settings.sampling_of(trained.config)
         check_sampling(trained.model, sampling)
         if sampling.guide is not None:

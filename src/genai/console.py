@@ -29,6 +29,7 @@ class Progress:
     fraction: float | None = None
     eta_seconds: float | None = None
     samples_per_second: float = 0.0
+    tokens_per_second: float | None = None  # of a model of ids
     memory_bytes: int = 0
     terms: Mapping[str, float] = field(default_factory=dict)
 
@@ -168,13 +169,19 @@ def line_text(label: str, progress: Progress) -> str:
     if progress.fraction is not None:
         parts.append(f"{100 * min(progress.fraction, 1.0):.0f} %")
     if progress.samples_per_second:
-        parts.append(f"{progress.samples_per_second:,.0f} samples/s")
+        parts.append(_speed(progress))
     if progress.eta_seconds is not None:
         parts.append(f"{clock(progress.eta_seconds)} left")
     if progress.memory_bytes:
         parts.append(f"{progress.memory_bytes / 2**20:,.0f} MiB")
     parts += [f"{name} {value:.4g}" for name, value in _main_terms(progress.terms)]
     return (f"{label}: " if label else "") + ", ".join(parts)
+
+
+def _speed(progress: Progress) -> str:
+    if progress.tokens_per_second is not None:
+        return f"{progress.tokens_per_second:,.0f} tokens/s"
+    return f"{progress.samples_per_second:,.0f} samples/s"
 
 
 def block_text(label: str, progress: Progress, width: int = 80) -> str:
@@ -186,7 +193,7 @@ def block_text(label: str, progress: Progress, width: int = 80) -> str:
     memory = f", {progress.memory_bytes / 2**20:,.0f} MiB" if progress.memory_bytes else ""
     lines = [
         f"{label}  {bar}  {clock(progress.seconds)}{left}",
-        f"step {progress.step:,}, {progress.samples:,} samples, {progress.samples_per_second:,.0f} samples/s{memory}",
+        f"step {progress.step:,}, {progress.samples:,} samples, {_speed(progress)}{memory}",
     ]
     terms = [f"{name} {value:.4g}" for name, value in _main_terms(progress.terms)]
     while len(terms) > 1 and len("  ".join(terms)) > width:

@@ -15,6 +15,7 @@ from genai.config import read_config
 from genai.contract import FirstStage, Model, Spec, TakesGuide
 from genai.data.codec import Codec, LatentSplit
 from genai.data.source import Dataset, SeenBy, modality_of, open_data
+from genai.data.tokens import read_tokenizer
 from genai.device import Runtime, memory_errors, start
 from genai.errors import CheckpointError, ConfigError, ConfigErrors, to_resume
 from genai.registry import find, load
@@ -199,10 +200,19 @@ def checked_config(checkpoint: Checkpoint) -> Config:
 
 
 def checked_spec(checkpoint: Checkpoint) -> Spec:
+    path = checkpoint.path / "spec.json"
     try:
-        return read(Spec, checkpoint.json("spec.json"))
+        spec = read(Spec, checkpoint.json("spec.json"))
     except ConfigErrors as error:
-        raise CheckpointError(f"damaged spec: {error.lines()[0]}", path=checkpoint.path / "spec.json") from error
+        raise CheckpointError(f"damaged spec: {error.lines()[0]}", path=path) from error
+    if spec.tokenizer:
+        try:
+            vocab = read_tokenizer(spec.tokenizer).vocab
+        except Exception as error:  # of the library that reads it
+            raise CheckpointError(f"damaged tokenizer: {' '.join(str(error).split())[:80]}", path=path) from error
+        if vocab != spec.vocab:
+            raise CheckpointError(f"the tokenizer has {vocab:,} ids, the model {spec.vocab:,}", path=path)
+    return spec
 
 
 # -- codecs: a trained first stage that travels inside the run ---------------------------------------------------------

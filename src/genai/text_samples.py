@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genai.contract import Model, Request, Streams
+from genai.contract import Model, Request, Spec, Streams
 from genai.data.texts import question
 from genai.data.tokens import Tokenizer, read_tokenizer
 from genai.device import Runtime, mix
@@ -126,7 +126,8 @@ class Conversation:
             sampling=self.sampling,
             begins=[self.ids],
         )
-        with torch.inference_mode(), self.runtime.autocast():
+        parameters = sum(p.numel() for p in self.model.parameters())
+        with torch.inference_mode(), self.runtime.autocast(), self.runtime.threads_for(parameters):
             for ids in self.model.stream(request):
                 row.add(int(ids))
                 if say is not None:
@@ -135,6 +136,12 @@ class Conversation:
                     break
         self.ids += [*row.ids, self.tokenizer.end]
         return row.text.strip()
+
+
+def longest_prompt(spec: Spec, prompts: Sequence[str]) -> int:
+    """In ids. Raises DataError for a prompt that the model cannot read."""
+    tokenizer = read_tokenizer(spec.tokenizer)
+    return max(len(tokenizer.encode(prompt)) for prompt in prompts)
 
 
 def preview(model: Model, runtime: Runtime, sampling: SamplingConfig) -> list[Told]:

@@ -404,6 +404,7 @@ class Trainer:
         if not self.runtime.main or (self.pace.age() < _SHOW_SECONDS and not self._ended()):
             return
         fraction = self.budget.fraction(state)
+        speed, ids = self.pace.reading(state.samples), self.data.spec.num_predicted
         self.console.progress(
             Progress(
                 step=state.step,
@@ -411,7 +412,8 @@ class Trainer:
                 seconds=state.seconds,
                 fraction=fraction,
                 eta_seconds=state.seconds * (1 / fraction - 1) if fraction else None,
-                samples_per_second=self.pace.reading(state.samples),
+                samples_per_second=speed,
+                tokens_per_second=ids * speed if ids else None,
                 memory_bytes=self.runtime.peak_bytes(),
                 terms=self.meters.last,
             )

@@ -11,13 +11,9 @@ from torch import Tensor
 def permutation(seed: int, epoch: int, n: int) -> Tensor:
     """(n,) int64 ids in the order of this epoch."""
     # torch's CPU generator keeps 32 bits of a seed, so both numbers are hashed into them.
-    generator = torch.Generator().manual_seed(number_of("order", seed, epoch))
+    digest = hashlib.sha256(f"order {seed} {epoch}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
     return torch.randperm(n, generator=generator)
-
-
-def number_of(*what: object) -> int:
-    """32 bits that depend on what is named, and on nothing else."""
-    return int.from_bytes(hashlib.sha256(" ".join(map(str, what)).encode()).digest()[:4], "little")
 
 
 def step_index(seed: int, position: int, batch_size: int, n: int) -> Tensor:

@@ -77,9 +77,9 @@ class Attention(nn.Module):
                 kept_k[:, :, at.level], kept_v[:, :, at.level] = k, v
             else:
                 kept_k[at.row, :, at.start], kept_v[at.row, :, at.start] = k, v
-            q = q.view(len(h), kv_heads, -1, dim)  # heads that share keys are queries of one
+            q = q.reshape(len(h), kv_heads, -1, dim)  # heads that share keys are queries of one
             found = attend(q, kept_k[:, :, : at.end], kept_v[:, :, : at.end], attn_mask=at.mask)
-            return out(found.view(len(h), -1))
+            return out(found.reshape(len(h), -1))
 
         return step
 

@@ -34,9 +34,11 @@ SMALL = ["trainer.max_minutes=null", "trainer.max_steps=4", "trainer.save_every=
 def small(model: str, folder: Path, *overrides: str) -> Config:
     """On the model's own default set where it is small, else on one that is."""
     name, *form = model.split()
-    pictures = compose_train(name, []).data.name == "fashion_mnist"
+    default = compose_train(name, []).data.name
+    pictures, text = default == "fashion_mnist", default == "shakespeare"
     steps = "steps" in registry.load(registry.find("model", name).target).sampling_keys
     cheap = [*(["data=digits"] if pictures else []), *(["sampling.steps=4"] if steps else [])]
+    cheap += ["net.width=32", "net.heads=2", "net.layers=1", "sampling.max_tokens=33"] if text else []
     return config_of(name, folder, *SMALL, *form, *cheap, *overrides)
 
 

@@ -29,9 +29,9 @@ class Progress:
     fraction: float | None = None
     eta_seconds: float | None = None
     samples_per_second: float = 0.0
-    tokens_per_second: float | None = None  # of a model of ids
     memory_bytes: int = 0
     terms: Mapping[str, float] = field(default_factory=dict)
+    tokens_per_second: float | None = None  # of a model of ids
 
 
 class Console:

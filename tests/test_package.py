@@ -104,6 +104,8 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
         elif words[0] == "genai":
             if words[1] in ("train", "resume") and not any("max_steps" in word for word in words):
                 words.append(f"trainer.max_steps={3 if words[1] == 'train' else 5}")
+            if words[1:3] == ["train", "transformer"]:
+                words += ["net.layers=1", "net.width=32", "net.heads=2"]
             if words[1] in ("train", "resume", "sample", "eval"):
                 words.append("threads=1")
             if words[1] in ("train", "sample"):

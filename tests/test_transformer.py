@@ -204,6 +204,7 @@ def test_ids_of_samples_can_be_had(run: Path, tmp_path: Path) -> None:
         ({"labels": ["3"]}, ConfigError, "without labels"),
         ({"task": "interpolate"}, ConfigError, "two texts"),
         ({"task": "vary"}, ConfigError, "varies no input"),
+        ({"input": "nowhere.txt"}, DataError, "check --input"),
     ],
 )
 def test_what_text_cannot_be_is_told(run: Path, tmp_path: Path, options: Any, error: type, says: str) -> None:

@@ -282,7 +282,17 @@ def _text_at(path: Path) -> str:
     from genai.data import sniff
     from genai.data.texts import read_text
 
-    return "".join(read_text(sniff.existing(path)))
+    with _told_of_input():
+        return "".join(read_text(sniff.existing(path)))
+
+
+@contextlib.contextmanager
+def _told_of_input() -> Iterator[None]:
+    """Errors of data speak of the key that gives a path in training: here it is the flag."""
+    try:
+        yield
+    except DataError as error:
+        raise error.with_fix(error.fix.replace("data.path", "--input")) from error.__cause__
 
 
 def _check_input(
@@ -306,15 +316,11 @@ def _inputs(trained: Trained, path: str | Path | None, count: int | None, consol
     from genai.evaluation import fitting_split
     from genai.factory import open_evaluation_data
 
-    try:
+    with contextlib.nullcontext() if path is None else _told_of_input():
         settings = compose_verb("eval", [] if path is None else [f"data.path={path}"])
         config, another = settings.with_data(trained.config)
         prepare(config.data, console)
         split = fitting_split(trained, open_evaluation_data(trained, config, another=another))
-    except DataError as error:
-        # Errors of data speak of the key that gives a path in training.
-        error = error if path is None else error.with_fix(error.fix.replace("data.path", "--input"))
-        raise error from error.__cause__
     number = len(split) if count is None else min(count, len(split))
     return split.fetch(torch.arange(number).repeat_interleave(each))
 

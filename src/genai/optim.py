@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genai.errors import CheckpointError, ConfigError
-from genai.muon import Muon
-from genai.optim_table import AdamConfig, AdamWConfig, LBFGSConfig, MuonConfig, SGDConfig
+from genai.optim_table import AdamConfig, AdamWConfig, LBFGSConfig, SGDConfig
 from genai.schema import OptimConfig
 
 # Fused Adam: one pass over the parameters (3.4 times faster on a CPU), and a step that a flag on the device skips.
@@ -34,10 +33,6 @@ def adamw(parameters: Iterable[nn.Parameter], config: AdamWConfig) -> Optimizer:
     return torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=True
     )
-
-
-def muon(parameters: Iterable[nn.Parameter], config: MuonConfig) -> Optimizer:
-    return Muon(parameters, config)
 
 
 def sgd(parameters: Iterable[nn.Parameter], config: SGDConfig) -> Optimizer:

@@ -55,9 +55,7 @@ _HERE = "genai.optim_table"
 COMPONENTS = {
     "adam": Component("genai.optim:adam", "Adam, fused", f"{_HERE}:AdamConfig"),
     "adamw": Component("genai.optim:adamw", "Adam with decoupled weight decay, fused", f"{_HERE}:AdamWConfig"),
-    "muon": Component(
-        "genai.optim:muon", "steps of matrices made orthogonal, Adam for the rest", f"{_HERE}:MuonConfig"
-    ),
+    "muon": Component("genai.muon:Muon", "steps of matrices made orthogonal, Adam for the rest", f"{_HERE}:MuonConfig"),
     "sgd": Component("genai.optim:sgd", "stochastic gradient descent with momentum", f"{_HERE}:SGDConfig"),
     "lbfgs": Component(
         "genai.optim:lbfgs", "L-BFGS with a strong Wolfe line search, full batch", f"{_HERE}:LBFGSConfig"

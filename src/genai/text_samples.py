@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,38 +69,51 @@ def tell(
 ) -> list[Told]:
     """`count` samples, of each prompt where there are some; these share their seeds. `say` is told of one alone as it
     comes. Raises DataError for a prompt that the model cannot read."""
-    assert isinstance(model, Streams)
     tokenizer = read_tokenizer(model.spec.tokenizer)
     endings = [ending for ending in (model.spec.ending, *sampling.stop) if ending]
     seeds = [mix(seed, i) for i in range(count)] * len(prompts or ("",))
     asked = model.spec.dialogue and prompts is not None
     said = [prompt for prompt in prompts or ("",) for _ in range(count)]
-    begins = [tokenizer.encode(question(prompt) if asked else prompt).tolist() for prompt in said]
-    parameters = sum(p.numel() for p in model.parameters())
-    rows: list[Row] = []
-    for start in range(0, len(seeds), sampling.batch_size):
+    encoded = [tokenizer.encode(question(prompt) if asked else prompt).tolist() for prompt in prompts or ("",)]
+    begins = [ids for ids in encoded for _ in range(count)]
+    rows = [Row(tokenizer, endings) for _ in said]
+    for start in range(0, len(rows), sampling.batch_size):
         # Not filled up, as batches of numbers are: a sum that is rounded otherwise rarely makes another id.
-        batch = range(start, min(start + sampling.batch_size, len(seeds)))
-        request = Request(
-            count=len(batch),
-            cond={},
-            generators=[torch.Generator().manual_seed(seeds[i]) for i in batch],
-            device=runtime.device,
-            dtype=runtime.dtype,
-            sampling=sampling,
-            begins=[begins[i] for i in batch],
-        )
-        own = [Row(tokenizer, endings) for _ in batch]
-        with torch.inference_mode(), runtime.autocast(), runtime.threads_for(parameters * len(batch)):
-            for ids in model.stream(request):
-                for row, new in zip(own, ids.tolist(), strict=True):
-                    row.add(new)
-                if say is not None and len(said) == 1:
-                    say(said[0] + own[0].text)
-                if all(row.ended for row in own):
-                    break
-        rows += own
+        batch = slice(start, start + sampling.batch_size)
+        generators = [torch.Generator().manual_seed(number) for number in seeds[batch]]
+        for _ in _drawn(rows[batch], begins[batch], generators, model, runtime, sampling):
+            if say is not None and len(rows) == 1:
+                say(said[0] + rows[0].text)
     return [Told(prompt, row.text, row.ended, tuple(row.ids)) for prompt, row in zip(said, rows, strict=True)]
+
+
+def _drawn(
+    rows: Sequence[Row],
+    begins: Sequence[Sequence[int]],
+    generators: Sequence[torch.Generator],
+    model: Model,
+    runtime: Runtime,
+    sampling: SamplingConfig,
+) -> Iterator[None]:
+    """Adds an id to each row, behind what it begins with, again and again until all have ended."""
+    assert isinstance(model, Streams)
+    request = Request(
+        count=len(rows),
+        cond={},
+        generators=generators,
+        device=runtime.device,
+        dtype=runtime.dtype,
+        sampling=sampling,
+        begins=begins,
+    )
+    multiplications = len(rows) * sum(p.numel() for p in model.parameters())
+    with torch.inference_mode(), runtime.autocast(), runtime.threads_for(multiplications):
+        for ids in model.stream(request):
+            for row, new in zip(rows, ids.tolist(), strict=True):
+                row.add(new)
+            yield
+            if all(row.ended for row in rows):
+                return
 
 
 class Conversation:
@@ -112,28 +125,12 @@ class Conversation:
         self.generator = torch.Generator().manual_seed(seed)
         self.ids: list[int] = []
 
-    def answer(self, said: str, say: Callable[[str], None] | None = None) -> str:
+    def answer(self, said: str) -> str:
         """Raises DataError for what the model cannot read."""
-        assert isinstance(self.model, Streams)
         self.ids += self.tokenizer.encode(question(said)).tolist()
         row = Row(self.tokenizer, self.sampling.stop)
-        request = Request(
-            count=1,
-            cond={},
-            generators=[self.generator],
-            device=self.runtime.device,
-            dtype=self.runtime.dtype,
-            sampling=self.sampling,
-            begins=[self.ids],
-        )
-        parameters = sum(p.numel() for p in self.model.parameters())
-        with torch.inference_mode(), self.runtime.autocast(), self.runtime.threads_for(parameters):
-            for ids in self.model.stream(request):
-                row.add(int(ids))
-                if say is not None:
-                    say(row.text)
-                if row.ended:
-                    break
+        for _ in _drawn([row], [self.ids], [self.generator], self.model, self.runtime, self.sampling):
+            pass
         self.ids += [*row.ids, self.tokenizer.end]
         return row.text.strip()
 

@@ -50,7 +50,9 @@ class Windows:
         self._count = max(1, -(-steps // (length - 1)) if whole else steps // (length - 1))
         # torch cannot index by uint16 everywhere.
         self._held = None if self.streams else torch.from_numpy(ids.astype(np.int32)).to(self.device)
-        self._counted = None if counted is None else torch.from_numpy(counted).to(self.device)
+        self._counted = None if counted is None else torch.from_numpy(counted)
+        if self._counted is not None and not self.streams:
+            self._counted = self._counted.to(self.device)
         self._moved = {self.device: self}
 
     def __len__(self) -> int:
@@ -75,11 +77,10 @@ class Windows:
         if self._counted is not None:
             mask = self._counted[places] if mask is None else mask & self._counted[places]
         weight = None if mask is None else mask[:, 1:].sum()
-        if self._held is None:
-            x = torch.from_numpy(self.ids[places.cpu().numpy()].astype(np.int64)).to(self.device)
-        else:
-            x = self._held[places].long()
-        return Batch(x=x, index=index, mask=mask, weight=weight)
+        if self._held is not None:
+            return Batch(x=self._held[places].long(), index=index, mask=mask, weight=weight)
+        x = torch.from_numpy(self.ids[places.numpy()].astype(np.int64))
+        return Batch(x=x, index=index, mask=mask, weight=weight).to(self.device, torch.float32)
 
 
 def open_corpus(config: DataConfig, name: str) -> Corpus:

@@ -15,7 +15,6 @@ from genai.contract import Batch, Model, Request, Spec, Terms, Update
 from genai.errors import ConfigError
 from genai.models import TransformerConfig
 from genai.nets.family import family
-from genai.nets.gpt import Cache
 from genai.schema import NetConfig, SamplingConfig
 from genai.solvers.tokens import choose, penalised
 
@@ -68,13 +67,11 @@ class Transformer(Model):
         h, wanted = self.decoder(ids[:, :-1]).flatten(0, 1), wanted.flatten()
         parts = -(-len(h) * self.spec.vocab // _MOST_LOGITS)
         if parts == 1:
-            return self._sum_of_nats(h, wanted) / (wanted >= 0).sum().clamp(min=1)
-        # Logits are the largest tensor of a step: part after part, and again on the way back.
-        sums = [
-            checkpoint(self._sum_of_nats, *part, use_reentrant=False)
-            for part in zip(h.chunk(parts), wanted.chunk(parts), strict=True)
-        ]
-        return torch.stack(sums).sum() / (wanted >= 0).sum().clamp(min=1)
+            total = self._sum_of_nats(h, wanted)
+        else:  # logits are the largest tensor of a step: part after part, and again on the way back
+            pairs = zip(h.chunk(parts), wanted.chunk(parts), strict=True)
+            total = torch.stack([checkpoint(self._sum_of_nats, *pair, use_reentrant=False) for pair in pairs]).sum()
+        return total / (wanted >= 0).sum().clamp(min=1)
 
     def _sum_of_nats(self, h: Tensor, wanted: Tensor) -> Tensor:
         return F.cross_entropy(self.decoder.logits(h), wanted, reduction="sum")
@@ -115,7 +112,7 @@ class Transformer(Model):
         u = torch.stack([torch.rand(steps, generator=generator) for generator in request.generators])
         u = u.to(request.device)
         said = torch.zeros(count, self.spec.vocab, dtype=torch.bool, device=request.device)
-        cache = Cache(self.decoder, rows, max(map(len, rows)) + steps)
+        cache = self.decoder.cache(rows, max(map(len, rows)) + steps)
         h = cache.read()
         for step in range(steps):
             logits = self.decoder.logits(h)

@@ -39,7 +39,9 @@ class DecoderBuilder(Protocol):
 class AutoregressorBuilder(Protocol):
     def __call__(
         self, *, ids: int, vocab: int, context: int, config: Any
-    ) -> Any: ...  # an nn.Module (B, T) -> (B, T, width), with `logits` (B, T, width) -> (B, T, vocab)
+    ) -> Any: ...  # an nn.Module (B, T) -> (B, T, width), with `logits` (B, T, width) -> (B, T, vocab), and a `cache`
+
+    # of rows of ids, whose `read` and `follow` give (B, width) of their last ids
 
 
 class DenoiserBuilder(Protocol):

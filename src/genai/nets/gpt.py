@@ -269,6 +269,10 @@ class Gpt(nn.Module):
 
         return step
 
+    def cache(self, rows: Sequence[Sequence[int]], slots: int) -> Cache:
+        """Of these rows of ids, and what follows on them."""
+        return Cache(self, rows, slots)
+
     def logits(self, h: Tensor) -> Tensor:
         """In full precision, softly capped."""
         found = self.head(h)[..., : self.vocab].float()

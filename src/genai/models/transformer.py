@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from genai.contract import Batch, Model, Request, Spec, Terms, Update
 from genai.errors import ConfigError
@@ -17,8 +15,6 @@ from genai.models import TransformerConfig
 from genai.nets.family import family
 from genai.schema import NetConfig, SamplingConfig
 from genai.solvers.tokens import choose, penalised
-
-_MOST_LOGITS = 1 << 27  # that a step holds at once
 
 
 class Transformer(Model):
@@ -64,17 +60,7 @@ class Transformer(Model):
         wanted = ids[:, 1:]
         if batch.mask is not None:
             wanted = wanted.masked_fill(~batch.mask[:, 1:], -100)
-        h, wanted = self.decoder(ids[:, :-1]).flatten(0, 1), wanted.flatten()
-        parts = -(-len(h) * self.spec.vocab // _MOST_LOGITS)
-        if parts == 1:
-            total = self._sum_of_nats(h, wanted)
-        else:  # logits are the largest tensor of a step: part after part, and again on the way back
-            pairs = zip(h.chunk(parts), wanted.chunk(parts), strict=True)
-            total = torch.stack([checkpoint(self._sum_of_nats, *pair, use_reentrant=False) for pair in pairs]).sum()
-        return total / (wanted >= 0).sum().clamp(min=1)
-
-    def _sum_of_nats(self, h: Tensor, wanted: Tensor) -> Tensor:
-        return F.cross_entropy(self.decoder.logits(h), wanted, reduction="sum")
+        return self.decoder(ids[:, :-1], wanted=wanted) / (wanted >= 0).sum().clamp(min=1)
 
     def marks(self, cond: Mapping[str, Tensor], rows: int, device: torch.device) -> Tensor:
         """(B, 1) ids that say of which class a sample is, or that nobody says it."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from genai.errors import ConfigError
 from genai.nets import GptConfig
 from genai.nets.attention import causal_attention, rotated
+from genai.nets.cross_entropy import linear_cross_entropy
 from genai.nets.family import Family
 
 _ROUND = 64  # tables of ids have a multiple of so many rows: matrix products like it
@@ -237,8 +238,9 @@ class Gpt(nn.Module):
         if config.tied:
             self.head.weight = self.table.weight
 
-    def forward(self, ids: Tensor, kept: Sequence[Tensor] | None = None) -> Tensor:
-        """`kept` are those of each layer."""
+    def forward(self, ids: Tensor, kept: Sequence[Tensor] | None = None, *, wanted: Tensor | None = None) -> Tensor:
+        """`kept` are those of each layer. With `wanted` (B, T), what should follow on each id, the sum of -ln p of
+        these, those below 0 left out."""
         h, rotation = self.table(ids), None
         if self.places is not None:
             h = h + self.places.weight[: ids.shape[1]]
@@ -247,7 +249,11 @@ class Gpt(nn.Module):
         h = self.dropout(self.enter_norm(h))
         for number, block in enumerate(self.blocks):
             h = block(h, rotation, None if kept is None else kept[number])
-        return self.norm(h)
+        h = self.norm(h)
+        if wanted is None:
+            return h
+        weight = self.head.weight[: self.vocab]
+        return linear_cross_entropy(h.flatten(0, 1), weight, wanted.flatten(), self.softcap)
 
     def stepper(self, kept: Sequence[Tensor]) -> Callable[[Tensor, Place], Tensor]:
         """Features (B, width) of an id of each row (B,) behind what is kept."""

@@ -37,7 +37,7 @@ LAYERS = [
         "console",
     ],
     ["nets", "optim", "muon", "solvers", "lettering"],
-    ["optim_table", "registry"],
+    ["optim_table", "registry", "cpu"],
     ["contract", "schema", "faults", "signals", "job"],
     ["errors"],
 ]

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from genai import cpu
 from genai.errors import ConfigError, OutOfMemoryError, PeerLostError
 from genai.job import place
 
@@ -343,18 +344,10 @@ def _choose_precision(device: torch.device, asked: str) -> tuple[Literal["fp32",
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16", "bf16 is native here"
     if device.type == "cpu":
-        if _cpu_multiplies_bf16():
+        if cpu.multiplies_bf16():
             return "bf16", "this CPU multiplies in bf16"
         return "fp32", "this CPU does not multiply in bf16"
     return "fp32", "bf16 is not native here"
-
-
-def _cpu_multiplies_bf16() -> bool:
-    """Whether the CPU has instructions that multiply bf16: with them matrix products and convolutions were measured 1.4
-    to 2.2 times as fast as in fp32, and half as fast without them."""
-    # Before torch 2.11 there is no public way to ask.
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def training_check(device: str) -> float:

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from genai import cpu
 from genai.optim_table import MuonConfig
 
 _QUINTIC, _STEPS = (3.4445, -4.7750, 2.0315), 5  # of Newton and Schulz's iteration
+_LEAST_BF16 = 64  # rows and columns
 
 
 def orthogonal(m: Tensor) -> Tensor:
@@ -81,13 +83,13 @@ class Muon(Optimizer):
             for target, part in zip(matrices_of(p, p), matrices_of(p, step), strict=True):
                 alike[part.shape].append((target, part))
         for (rows, columns), pairs in alike.items():
-            steps = orthogonal(torch.stack([part for _, part in pairs]).to(_dtype(pairs[0][0]))).unbind()
+            together = torch.stack([part for _, part in pairs])
+            steps = orthogonal(together.to(_dtype(together))).to(together.dtype)
             scale = math.sqrt(max(1.0, rows / columns))
-            torch._foreach_add_(
-                [target for target, _ in pairs], [s.to(pairs[0][0].dtype) for s in steps], alpha=-rate * scale
-            )
+            torch._foreach_add_([target for target, _ in pairs], steps.unbind(), alpha=-rate * scale)
 
 
-def _dtype(parameter: Tensor) -> torch.dtype:
-    """bf16 is enough for the iteration; on a CPU small products in it are no faster."""
-    return torch.bfloat16 if parameter.device.type != "cpu" else parameter.dtype
+def _dtype(matrices: Tensor) -> torch.dtype:
+    """bf16 is enough for the iteration. On a CPU small products in it are no faster."""
+    slow = matrices.device.type == "cpu" and (min(matrices.shape[1:]) < _LEAST_BF16 or not cpu.multiplies_bf16())
+    return matrices.dtype if slow else torch.bfloat16

@@ -104,3 +104,11 @@ def test_the_norm_and_its_gradient_are_torchs_own() -> None:
     torch.testing.assert_close(own, theirs, rtol=1e-5, atol=0)
     (one,), (other,) = (torch.autograd.grad(y, h, gradient) for y in (own, theirs))
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_operations_are_the_published_ones_of_gpt2() -> None:
+    """490,000 ids a second are 42.3 % of an H200's 989 * 10^12 operations."""
+    parts = {**FORMS["gpt-2"], "layers": 12, "width": 768, "heads": 12}
+    with torch.device("meta"):
+        made = Gpt(ids=50257, vocab=50257, context=1024, config=GptConfig(name="gpt", **parts))  # type: ignore[arg-type]
+    assert made.operations() * 490_000 / 989.4e12 == pytest.approx(0.423, abs=0.002)

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from genai import api
 from genai.config import compose_train
 from genai.console import Console
 from genai.contract import Batch, Request, Spec, label_spec
+from genai.data.texts import Windows
 from genai.data.tokens import make_tokenizer
 from genai.errors import CheckpointError, ConfigError, DataError
 from genai.factory import checked_spec
@@ -141,6 +143,18 @@ def test_a_penalty_is_of_what_was_drawn_and_not_of_the_prompt() -> None:
     assert len(set(drawn[0].tolist())) == 8
 
 
+def test_log_probabilities_are_those_of_the_loss() -> None:
+    """Whatever the temperature is at which ids were drawn."""
+    built = model(text_spec()).requires_grad_(False)
+    asked = request(2, [[3, 1, 4], [1]], temperature=0.5, top_k=5, max_tokens=12, log_probs=True)
+    ids, log_p = (torch.stack(parts, dim=1) for parts in zip(*list(built.stream(asked)), strict=True))  # type: ignore[arg-type]
+    for row, begin in enumerate([[3, 1, 4], [1]]):
+        whole = torch.tensor([*begin, *ids[row].tolist()])[None]
+        wanted = whole[:, 1:].clone()
+        wanted[:, : len(begin) - 1] = -1
+        torch.testing.assert_close(-log_p[row].sum(), built.decoder(whole[:, :-1], wanted=wanted))
+
+
 def test_numbers_are_refused() -> None:
     with pytest.raises(ConfigError, match="needs ids"):
         model(Spec(kind="real", shape=(1, 8, 8), modality="image"))
@@ -213,6 +227,37 @@ def test_what_text_cannot_be_is_told(run: Path, tmp_path: Path, options: Any, er
     with pytest.raises(error, match=says):
         api.sample(run, out=tmp_path / "s", console=QUIET, **options)
     assert not (tmp_path / "s").exists()
+
+
+def test_a_run_that_goes_on_amid_an_epoch_repeats_and_leaves_out_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ids of each step are logged. In an epoch no window comes twice."""
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 2000)))  # no character twice
+    (tmp_path / "text.txt").write_text(text)
+    seen: list[Any] = []
+    fetch = Windows.fetch
+
+    def logged(self: Windows, index: Tensor) -> Batch:
+        batch = fetch(self, index)
+        if not self.whole:
+            seen.append(batch.x.tolist())
+        return batch
+
+    monkeypatch.setattr(Windows, "fetch", logged)
+    settings = [f"data.path={tmp_path / 'text.txt'}", *FAST, "trainer.batch_tokens=128"]
+
+    def train(name: str, steps: int, **options: Any) -> list[Any]:
+        seen.clear()
+        overrides = [*settings, f"run.dir={tmp_path / name}", f"trainer.max_steps={steps}"]
+        api.train_config(compose_train("transformer", overrides), console=QUIET, **options)
+        return list(seen)
+
+    whole = train("whole", 20)  # 56 windows of 32 ids, 4 a step
+    first = train("halves", 9)
+    assert first + train("halves", 20, resume=True) == whole
+    windows = [window[0] for step in whole[:14] for window in step]
+    assert len(set(windows)) == len(windows) == 56
 
 
 def test_previews_are_text(run: Path) -> None:

@@ -32,6 +32,7 @@ class Progress:
     memory_bytes: int = 0
     terms: Mapping[str, float] = field(default_factory=dict)
     tokens_per_second: float | None = None  # of a model of ids
+    mfu: float | None = None  # operations that training takes, over those that the device could do
 
 
 class Console:
@@ -180,7 +181,8 @@ def line_text(label: str, progress: Progress) -> str:
 
 def _speed(progress: Progress) -> str:
     if progress.tokens_per_second is not None:
-        return f"{progress.tokens_per_second:,.0f} tokens/s"
+        share = "" if progress.mfu is None else f", MFU {100 * progress.mfu:.0f} %"
+        return f"{progress.tokens_per_second:,.0f} tokens/s{share}"
     return f"{progress.samples_per_second:,.0f} samples/s"
 
 

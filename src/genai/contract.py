@@ -192,6 +192,10 @@ class Model(nn.Module, ABC):
         """What the trainer watches for; asked once, when training starts."""
         return ()
 
+    def operations(self) -> int:
+        """Of floating point, that training takes for a sample; 0: not told."""
+        return 0
+
     def notes(self) -> Sequence[str]:
         """Lines that say what settings left to the model ("auto") became."""
         return ()
@@ -259,8 +263,8 @@ class Steps(Protocol):
 class Streams(Protocol):
     """A model whose samples come about id after id."""
 
-    def stream(self, request: Request) -> Iterator[Tensor]:
-        """The next ids (count,) of all samples."""
+    def stream(self, request: Request) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The next ids (count,) of all samples, and with sampling.log_probs ln p (count,) of each."""
 
 
 @runtime_checkable

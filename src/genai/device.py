@@ -45,6 +45,23 @@ def _callable(module: nn.Module) -> Iterator[nn.Module]:
             yield from _callable(child)
 
 
+# Of dense products in bf16 that accumulate in fp32, in 10^12 operations a second, by NVIDIA's data sheets.
+_PEAKS = {
+    "B200": 2250.0,
+    "GH200": 989.4,
+    "H200": 989.4,
+    "H100 PCIe": 756.5,
+    "H100 NVL": 835.5,
+    "H100": 989.4,
+    "A100": 312.0,
+    "L40S": 362.1,
+    "L40": 181.0,
+    "L4": 121.0,
+    "RTX 4090": 165.2,
+    "RTX 3090": 71.0,
+}
+
+
 @dataclass
 class Runtime:
     """Where and how tensors are computed; chosen once, printed with its reason."""
@@ -141,6 +158,14 @@ class Runtime:
         elif self.device.type == "mps":
             self._generators.append(torch.mps._get_default_mps_generator())
         return self._generators
+
+    def peak_operations(self) -> float | None:
+        """Of floating point, a second, that the accelerators of all processes can do in bf16; None: not known."""
+        if self.device.type != "cuda" or self.precision != "bf16":
+            return None
+        name = torch.cuda.get_device_name(self.device)
+        tera = next((tera for known, tera in _PEAKS.items() if known in name), None)
+        return None if tera is None else 1e12 * tera * self.world
 
     def peak_bytes(self) -> int:
         """Most memory in use so far: the device's own, or the process's on a CPU."""

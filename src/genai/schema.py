@@ -268,6 +268,7 @@ class TrainerConfig:
     max_samples: Natural | None = None
     max_minutes: Positive | None = None
     batch_size: Count | Literal["all"] = 64  # of all devices together
+    batch_tokens: Count | None = None  # of sequences: ids of a step, in place of batch_size
     accumulate: Count = 1  # micro-batches a device
     devices: Count = 1
     clip_norm: Positive | None = None
@@ -315,6 +316,7 @@ class SamplingConfig:
     repetition_penalty: Positive = 1.0  # of ids that were drawn before; 1: none
     max_tokens: Annotated[int, Range(low=1, high=1 << 20)] | None = None  # of a sample; null: a context and one more
     stop: tuple[str, ...] = ()  # texts at which a sample ends
+    log_probs: bool = False  # of drawn ids go into samples.jsonl
     likelihood_steps: Annotated[int, Range(low=0, high=10_000)] = 0  # that lead x to noise, for log p(x); 0: not asked
 
 

@@ -29,6 +29,7 @@ class Told:
     text: str
     ended: bool
     ids: tuple[int, ...]
+    log_probs: tuple[float, ...] | None = None  # of the ids, and of the end
 
 
 class Row:
@@ -37,11 +38,14 @@ class Row:
     def __init__(self, tokenizer: Tokenizer, endings: Sequence[str]) -> None:
         self.tokenizer, self.endings = tokenizer, endings
         self.ids: list[int] = []
+        self.log_probs: list[float] = []
         self.ended = False
 
-    def add(self, new: int) -> None:
+    def add(self, new: int, log_p: float | None) -> None:
         if self.ended:
             return
+        if log_p is not None:
+            self.log_probs.append(log_p)
         if new == self.tokenizer.end:
             self.ended = True
             return
@@ -84,7 +88,10 @@ def tell(
         for _ in _drawn(rows[batch], begins[batch], generators, model, runtime, sampling):
             if say is not None and len(rows) == 1:
                 say(said[0] + rows[0].text)
-    return [Told(prompt, row.text, row.ended, tuple(row.ids)) for prompt, row in zip(said, rows, strict=True)]
+    return [
+        Told(prompt, row.text, row.ended, tuple(row.ids), tuple(row.log_probs) if sampling.log_probs else None)
+        for prompt, row in zip(said, rows, strict=True)
+    ]
 
 
 def _drawn(
@@ -108,9 +115,10 @@ def _drawn(
     )
     multiplications = len(rows) * sum(p.numel() for p in model.parameters())
     with torch.inference_mode(), runtime.autocast(), runtime.threads_for(multiplications):
-        for ids in model.stream(request):
-            for row, new in zip(rows, ids.tolist(), strict=True):
-                row.add(new)
+        for ids, log_p in model.stream(request):
+            found = [None] * len(rows) if log_p is None else log_p.tolist()
+            for row, new, own in zip(rows, ids.tolist(), found, strict=True):
+                row.add(new, own)
             yield
             if all(row.ended for row in rows):
                 return
@@ -161,5 +169,7 @@ def write(folder: Path, samples: Sequence[Told]) -> list[str]:
     with open(folder / "samples.jsonl", "w", encoding="utf-8") as file:
         for sample in samples:
             record = {"prompt": sample.prompt, "text": sample.text, "ended": sample.ended, "ids": len(sample.ids)}
+            if sample.log_probs is not None:
+                record["log_probs"] = [round(value, 5) for value in sample.log_probs]
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
     return ["samples.txt", "samples.jsonl"]

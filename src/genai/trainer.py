@@ -71,7 +71,13 @@ class Trainer:
         self.preview: Callable[[Model, int], Mapping[str, float]] | None = None  # draws pictures, returns figures
         settings = self.settings = config.trainer
         num_samples = len(data.train)
-        self.batch_size = num_samples if settings.batch_size == "all" else min(settings.batch_size, num_samples)
+        wanted = num_samples if settings.batch_size == "all" else settings.batch_size
+        if settings.batch_tokens is not None:
+            if data.spec.num_predicted <= 0:
+                fix = "type trainer.batch_size=N"
+                raise ConfigError(f"trainer.batch_tokens counts ids, a sample is {data.spec.modality}", fix=fix)
+            wanted = max(1, round(settings.batch_tokens / data.spec.num_predicted))
+        self.batch_size = min(wanted, num_samples)
         num_micro = settings.accumulate * runtime.world
         self.first_micro = runtime.rank * settings.accumulate
         self.loader = Loader(
@@ -94,6 +100,7 @@ class Trainer:
             plan=(self.batch_size, num_micro),
             environment=runtime.environment(),
         )
+        self.operations, self.peak = model.operations(), runtime.peak_operations()
         self.names = {parameter: name for name, parameter in model.named_parameters()}
         self.updates = list(model.updates())
         self.learners = {name: self._learner(name) for name in dict.fromkeys(u.trains for u in self.updates)}
@@ -384,6 +391,8 @@ class Trainer:
         speed = {"samples_per_second": self.pace.since_log(self.state.samples)}
         if (ids := self.data.spec.num_predicted) > 0:
             speed["tokens_per_second"] = ids * speed["samples_per_second"]
+        if self.peak and self.operations:
+            speed["mfu"] = self.operations * speed["samples_per_second"] / self.peak
         return {**self.meters.means(), **speed, **rates}
 
     def _refuse_bad_step(self) -> None:
@@ -414,6 +423,7 @@ class Trainer:
                 eta_seconds=state.seconds * (1 / fraction - 1) if fraction else None,
                 samples_per_second=speed,
                 tokens_per_second=ids * speed if ids else None,
+                mfu=self.operations * speed / self.peak if self.peak and self.operations else None,
                 memory_bytes=self.runtime.peak_bytes(),
                 terms=self.meters.last,
             )

@@ -255,6 +255,10 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Trainer, console: 
     lines += [f"data: {text}" for text in data.notes]
     lines += [f"model: {config.model.name}, {parameters:,} parameters; run: {run.path}"]
     lines += [f"model: {text}" for text in model.notes()]
+    if trainer.operations and (ids := data.spec.num_predicted):
+        each = trainer.operations / ids
+        mfu = "" if trainer.peak else "; MFU n/a: the peak of this device is not known"
+        lines += [f"model: {each:,.0f} operations an id in training (6 a weight, 12 a layer, place and width){mfu}"]
     lines += [] if started else [f"resumed from step {trainer.state.step} (verified)"]
     for line in lines:
         console.note(line)

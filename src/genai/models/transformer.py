@@ -26,7 +26,7 @@ class Transformer(Model):
     """
 
     sampling_keys = frozenset(
-        ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "stop", "guidance"]
+        ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "stop", "guidance", "log_probs"]
     )
     stop_metric = "loss_nats_per_token"
 
@@ -48,6 +48,9 @@ class Transformer(Model):
 
     def updates(self) -> Sequence[Update]:
         return [Update(trains="decoder", loss=lambda batch, samples: {"loss": self.nats(batch)})]
+
+    def operations(self) -> int:
+        return self.decoder.operations() * (self.length - self.text)
 
     def evaluate(self, batch: Batch) -> Terms:
         return {"loss_nats_per_token": self.nats(batch)}
@@ -84,11 +87,12 @@ class Transformer(Model):
 
     def draw(self, request: Request) -> Tensor:
         """(count, *shape); of text as many ids as sampling.max_tokens says, behind what each sample begins with."""
-        ids = torch.stack(list(self.stream(request)), dim=1)
+        ids = torch.stack([ids for ids, _ in self.stream(request)], dim=1)
         return ids if self.text else ids.view(request.count, *self.spec.shape)
 
-    def stream(self, request: Request) -> Iterator[Tensor]:
-        """The next ids (count,) of all samples, as often as there are ids in one."""
+    def stream(self, request: Request) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The next ids (count,) of all samples, as often as there are ids in one, and what the model holds of them:
+        ln p (count,), guided where they are, before any penalty, temperature or cut."""
         sampling, count = request.sampling, request.count
         steps = (sampling.max_tokens if self.text else None) or self.length
         rows = self._beginnings(request)
@@ -105,6 +109,7 @@ class Transformer(Model):
             if guided:
                 free, own = logits.log_softmax(1).chunk(2)
                 logits = torch.lerp(free, own, sampling.guidance)
+            log_p = logits.log_softmax(1) if sampling.log_probs else None
             if sampling.repetition_penalty != 1:
                 logits = penalised(logits, said, sampling.repetition_penalty)
             ids = choose(
@@ -115,7 +120,7 @@ class Transformer(Model):
                 top_p=sampling.top_p,
                 min_p=sampling.min_p,
             )
-            yield ids
+            yield ids, None if log_p is None else log_p.gather(1, ids[:, None]).squeeze(1)
             if step + 1 < steps:
                 if sampling.repetition_penalty != 1:
                     said.scatter_(1, ids[:, None], True)

@@ -255,6 +255,12 @@ class Gpt(nn.Module):
         weight = self.head.weight[: self.vocab]
         return linear_cross_entropy(h.flatten(0, 1), weight, wanted.flatten(), self.softcap)
 
+    def operations(self) -> int:
+        """That training takes for an id, there and back: 6 for each weight of a matrix, 12 for each layer, place and
+        number of attention (Chowdhery et al. 2022)."""
+        matrices = sum(module.weight.numel() for module in self.modules() if isinstance(module, nn.Linear))
+        return 6 * matrices + 12 * len(self.blocks) * self.context * self.table.embedding_dim
+
     def stepper(self, kept: Sequence[Tensor]) -> Callable[[Tensor, Place], Tensor]:
         """Features (B, width) of an id of each row (B,) behind what is kept."""
         steps = [cast(Block, block).stepper(own) for block, own in zip(self.blocks, kept, strict=True)]

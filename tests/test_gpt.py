@@ -16,6 +16,7 @@ FORMS = {
               "softcap": 0.0},
 }  # fmt: skip
 CONTEXT, VOCAB = 24, 50
+SIZE_3 = {"layers": 3, "width": 192, "heads": 3}
 
 
 def gpt(**settings: object) -> Gpt:
@@ -104,6 +105,11 @@ def test_the_norm_and_its_gradient_are_torchs_own() -> None:
     torch.testing.assert_close(own, theirs, rtol=1e-5, atol=0)
     (one,), (other,) = (torch.autograd.grad(y, h, gradient) for y in (own, theirs))
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_one_number_sizes_a_decoder() -> None:
+    weights = [[p.shape for p in gpt(**settings).parameters()] for settings in ({"size": 3}, SIZE_3)]
+    assert weights[0] == weights[1]
 
 
 def test_operations_are_the_published_ones_of_gpt2() -> None:

@@ -55,6 +55,7 @@ class DitConfig(NetConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class GptConfig(NetConfig):
+    size: Annotated[int, Range(low=1, high=256)] | None = None  # layers, each of `size` heads of 64 numbers
     layers: Count = 4
     width: Count = 128
     heads: Count = 4

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -189,6 +189,8 @@ class Gpt(nn.Module):
 
     def __init__(self, *, ids: int, vocab: int, context: int, config: GptConfig) -> None:
         super().__init__()
+        if config.size is not None:
+            config = replace(config, layers=config.size, width=64 * config.size, heads=config.size)
         kv_heads, width = config.kv_heads or config.heads, config.width
         if width % config.heads or config.heads % kv_heads:
             what = f"net.width={width}, net.heads={config.heads} and net.kv_heads={kv_heads} do not divide one another"

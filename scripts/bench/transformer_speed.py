@@ -123,7 +123,7 @@ def seconds_to_draw(trainer: Trainer, prompt: Tensor) -> float:
     model = trainer.averaged.eval()
     parameters = sum(p.numel() for p in model.parameters())
     start = time.perf_counter()
-    with torch.inference_mode(), trainer.runtime.threads_for(count * parameters):
+    with trainer.runtime.steps_of(parameters, count):
         model.draw(request)
     return time.perf_counter() - start
 

@@ -113,8 +113,7 @@ def _drawn(
         sampling=sampling,
         begins=begins,
     )
-    multiplications = len(rows) * sum(p.numel() for p in model.parameters())
-    with torch.inference_mode(), runtime.autocast(), runtime.threads_for(multiplications):
+    with runtime.steps_of(sum(p.numel() for p in model.parameters()), len(rows)):
         for ids, log_p in model.stream(request):
             found = [None] * len(rows) if log_p is None else log_p.tolist()
             for row, new, own in zip(rows, ids.tolist(), found, strict=True):

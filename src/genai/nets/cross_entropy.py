@@ -12,6 +12,12 @@ _CHUNK = 1 << 21  # logits that are in memory at once: in the cache of a CPU
 _CHUNK_OF_DEVICE = 1 << 28  # an accelerator is kept busy by large products only
 
 
+def autocast_dtype(weight: Tensor) -> torch.dtype:
+    """Of products with it."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
 def linear_cross_entropy(h: Tensor, weight: Tensor, wanted: Tensor, softcap: float = 0.0) -> Tensor:
     """Sum of -ln p of the ids `wanted` (N,), those below 0 left out, under logits h @ weight^T for h (N, width) and
     weight (vocab, width), softly capped where `softcap` > 0.
@@ -19,11 +25,8 @@ def linear_cross_entropy(h: Tensor, weight: Tensor, wanted: Tensor, softcap: flo
     Chunk after chunk, with its gradients at once, for which softmax and logits are there and in the cache (Hsu et al.
     2024). The product has the type that autocast gives it, all else is in full precision.
     """
-    kind = h.device.type
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        h, weight = h.to(dtype), weight.to(dtype)
-    found: Tensor = _LinearCrossEntropy.apply(h, weight, wanted, softcap, torch.is_grad_enabled())
+    dtype = autocast_dtype(weight)
+    found: Tensor = _LinearCrossEntropy.apply(h.to(dtype), weight.to(dtype), wanted, softcap, torch.is_grad_enabled())
     return found
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from genai.errors import ConfigError
 from genai.nets import GptConfig
 from genai.nets.attention import causal_attention, rotated
-from genai.nets.cross_entropy import linear_cross_entropy
+from genai.nets.cross_entropy import autocast_dtype, linear_cross_entropy
 from genai.nets.family import Family
 
 _ROUND = 64  # tables of ids have a multiple of so many rows: matrix products like it
@@ -39,10 +39,14 @@ Step = Callable[[Tensor, Rotation, Place], Tensor]  # h (B, width) of an id a ro
 
 
 def _linear(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
-    """Of (B, inputs), as a function of weights that are taken out once: what a step of a small decoder costs is not its
-    arithmetic, it is the calls through modules."""
-    weight, bias = layer.weight.t(), layer.bias
-    return (lambda h: torch.mm(h, weight)) if bias is None else (lambda h: torch.addmm(bias, h, weight))
+    """Of (B, inputs), as a function of weights that are taken out once, in the type that autocast gives them: what a
+    step of a small decoder costs is not its arithmetic, it is the calls through modules and the casts."""
+    dtype = autocast_dtype(layer.weight)
+    weight = layer.weight.to(dtype).t()
+    if layer.bias is None:
+        return lambda h: torch.mm(h.to(dtype), weight)
+    bias = layer.bias.to(dtype)
+    return lambda h: torch.addmm(bias, h.to(dtype), weight)
 
 
 class Attention(nn.Module):
@@ -313,9 +317,7 @@ class Cache:
         assert isinstance(first, Attention)
         self.device = weight.device
         shape = (2, len(rows), first.kv_heads, self.slots, first.dim)
-        kind = self.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        self.layers = [torch.zeros(shape, device=self.device, dtype=dtype) for _ in decoder.blocks]
+        self.layers = [torch.zeros(shape, device=self.device, dtype=autocast_dtype(weight)) for _ in decoder.blocks]
         self.step = decoder.stepper(self.layers)
 
     def read(self) -> Tensor:

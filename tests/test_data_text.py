@@ -57,6 +57,19 @@ def test_every_id_of_an_epoch_is_predicted_once_and_epochs_are_cut_elsewhere(nov
     assert not torch.equal(epochs[0], epochs[1])
 
 
+def test_of_documents_some_windows_begin_as_samples_do(tmp_path: Path) -> None:
+    """The others are cut as ever."""
+    (tmp_path / "tunes.txt").write_text("".join(f"X:{i}\nabc def{i:3}\n\n" for i in range(200)))
+    train = opened(tmp_path / "tunes.txt", context=32, documents="paragraph").train
+    assert isinstance(train, Windows)
+    tokenizer = read_tokenizer(opened(tmp_path / "tunes.txt", context=32, documents="paragraph").spec.tokenizer)
+    x = train.fetch(torch.arange(len(train))).x
+    assert all(tokenizer.decode(row.numpy()).startswith("\n\nX:") for row in x[:-8:8])
+    plain = Windows(train.ids, 33, whole=False).fetch(torch.arange(len(train))).x
+    others = torch.arange(len(train)) % 8 > 0
+    assert torch.equal(x[others], plain[others])
+
+
 def test_a_loader_goes_through_epochs_alike_from_any_position(novel: Path) -> None:
     train = opened(novel, context=32).train
 
@@ -253,7 +266,7 @@ def test_answers_alone_are_learned(tmp_path: Path) -> None:
     assert all(counted[turn[-1]] for turn in turns)  # the end of an answer, too
     batch = data.train.fetch(torch.arange(len(data.train)))
     assert batch.mask is not None
-    assert torch.equal(batch.mask[0], torch.from_numpy(counted[:33]))
+    assert torch.equal(batch.mask[1], torch.from_numpy(counted[32:65]))
     assert int(batch.weight) == int(batch.mask[:, 1:].sum())  # type: ignore[arg-type]
 
 

@@ -78,7 +78,8 @@ def tell(
     seeds = [mix(seed, i) for i in range(count)] * len(prompts or ("",))
     asked = model.spec.dialogue and prompts is not None
     said = [prompt for prompt in prompts or ("",) for _ in range(count)]
-    encoded = [tokenizer.encode(question(prompt) if asked else prompt).tolist() for prompt in prompts or ("",)]
+    texts = [question(prompt) if asked else prompt for prompt in prompts or ("",)]
+    encoded = [[*model.spec.opening, *tokenizer.encode(text).tolist()] for text in texts]
     begins = [ids for ids in encoded for _ in range(count)]
     rows = [Row(tokenizer, endings) for _ in said]
     for start in range(0, len(rows), sampling.batch_size):
@@ -130,7 +131,7 @@ class Conversation:
         self.model, self.runtime, self.sampling = model, runtime, sampling
         self.tokenizer = read_tokenizer(model.spec.tokenizer)
         self.generator = torch.Generator().manual_seed(seed)
-        self.ids: list[int] = []
+        self.ids = list(model.spec.opening)
 
     def answer(self, said: str) -> str:
         """Raises DataError for what the model cannot read."""

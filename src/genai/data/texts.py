@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ _FEWEST_IDS = 16  # that a text must have
 _KEPT = 8 << 20  # bytes of a text whose ids are kept in the cache
 _PART = 1 << 24  # bytes that are read at once
 _GOLDEN = 0.618034
+_ALIGNED = 8  # of so many windows one begins where a sample does
 _ROLES = (("user", "prompt"), ("assistant", "response"))
 _OPENINGS = {"file": "\n", "line": "\n", "paragraph": "\n\n"}  # what a sample of such documents follows on
 
@@ -32,7 +33,11 @@ _OPENINGS = {"file": "\n", "line": "\n", "paragraph": "\n\n"}  # what a sample o
 class Windows:
     """A row of ids (N,) cut into windows of `length`, neighbours of which share one: it is predicted in one, and
     predicted from in the other. In every epoch the cuts lie elsewhere; with `whole` they stay, and the last window is
-    filled up with what does not count. `counted` (N,) says which ids are to be predicted; None: all."""
+    filled up with what does not count. `counted` (N,) says which ids are to be predicted; None: all.
+
+    Samples follow on an `opening`. Where cuts fall anywhere few windows begin with it, so one in eight is moved to the
+    first within it.
+    """
 
     def __init__(
         self,
@@ -41,9 +46,10 @@ class Windows:
         *,
         whole: bool,
         counted: np.ndarray | None = None,
+        opening: Sequence[int] = (),
         device: torch.device | None = None,
     ) -> None:
-        self.ids, self.length, self.whole, self.counted = ids, length, whole, counted
+        self.ids, self.length, self.whole, self.counted, self.opening = ids, length, whole, counted, opening
         self.streams = isinstance(ids, np.memmap)
         self.device = device or torch.device("cpu")
         steps = len(ids) - 1
@@ -60,7 +66,9 @@ class Windows:
 
     def to(self, device: torch.device) -> Windows:
         if device not in self._moved:
-            self._moved[device] = Windows(self.ids, self.length, whole=self.whole, counted=self.counted, device=device)
+            self._moved[device] = Windows(
+                self.ids, self.length, whole=self.whole, counted=self.counted, opening=self.opening, device=device
+            )
         return self._moved[device]
 
     def fetch(self, index: Tensor) -> Batch:
@@ -69,6 +77,8 @@ class Windows:
         epoch, window = index.div(self._count, rounding_mode="floor"), index % self._count
         # By the golden section, which leaves no two epochs near each other, and asks the device nothing.
         start = window * step + (epoch * max(1, round(_GOLDEN * step))) % step
+        if self.opening:
+            start = torch.where((window + epoch) % _ALIGNED == 0, self._opened(start), start)
         places = start[:, None] + torch.arange(self.length, device=start.device)
         mask = None
         if self.whole:
@@ -77,10 +87,22 @@ class Windows:
         if self._counted is not None:
             mask = self._counted[places] if mask is None else mask & self._counted[places]
         weight = None if mask is None else mask[:, 1:].sum()
+        batch = Batch(x=self._read(places), index=index, mask=mask, weight=weight)
+        return batch if self._held is not None else batch.to(self.device, torch.float32)
+
+    def _opened(self, start: Tensor) -> Tensor:
+        """The places (B,) of the first opening behind each start; of a window without one, or too near the end, its
+        own."""
+        size = len(self.opening)
+        ahead = start[:, None] + torch.arange(self.length + size - 1, device=start.device)
+        found = self._read(ahead.clamp(max=len(self.ids) - 1)).unfold(1, size, 1)
+        first = (found == torch.tensor(self.opening, device=found.device)).all(2).int().argmax(1).to(start.device)
+        return torch.where(start + first + self.length <= len(self.ids), start + first, start)
+
+    def _read(self, places: Tensor) -> Tensor:
         if self._held is not None:
-            return Batch(x=self._held[places].long(), index=index, mask=mask, weight=weight)
-        x = torch.from_numpy(self.ids[places.numpy()].astype(np.int64))
-        return Batch(x=x, index=index, mask=mask, weight=weight).to(self.device, torch.float32)
+            return self._held[places].long()
+        return torch.from_numpy(self.ids[places.numpy()].astype(np.int64))
 
 
 def open_corpus(config: DataConfig, name: str) -> Corpus:
@@ -272,9 +294,11 @@ def build(corpus: Corpus, config: DataConfig, *, seen_by: SeenBy | None = None, 
     parts = [None, None] if counted is None else [counted[:cut], counted[cut:]]
     if any(part is not None and len(part) and not part.any() for part in parts):
         raise DataError(f"{what}, without an answer in one of them", path=config.path, fix="give it more answers")
-    train = Windows(ids[:cut], context + 1, whole=False, counted=parts[0])
-    valid = Windows(ids[cut:], context + 1, whole=True, counted=parts[1]) if cut < len(ids) else None
     opening, ending = _opening(corpus, config, made)
+    documents = corpus.marked or config.documents not in (None, "file")
+    begins = opening if documents else ()
+    train = Windows(ids[:cut], context + 1, whole=False, counted=parts[0], opening=begins)
+    valid = Windows(ids[cut:], context + 1, whole=True, counted=parts[1]) if cut < len(ids) else None
     spec = Spec(
         kind="token",
         shape=(context + 1,),

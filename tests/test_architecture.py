@@ -19,7 +19,7 @@ LAYERS = [
     ["training"],
     ["trainer"],
     ["evaluation"],
-    ["sampler", "text_samples", "writers", "spectrogram"],
+    ["sampler", "text_samples", "writers", "spectrogram", "tunes"],
     ["factory", "budget", "launch", "meters", "health"],
     ["config", "search_path", "settings", "overrides"],
     [

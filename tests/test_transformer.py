@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genai import api
+from genai import api, sampler
 from genai.config import compose_train
 from genai.console import Console
 from genai.contract import Batch, Request, Spec, label_spec
 from genai.data.texts import Windows
 from genai.data.tokens import make_tokenizer
-from genai.errors import CheckpointError, ConfigError, DataError
+from genai.errors import CheckpointError, ConfigError, DataError, OutputError
 from genai.factory import checked_spec
 from genai.models import TransformerConfig
 from genai.models.transformer import Transformer
 from genai.nets import GptConfig, cross_entropy
 from genai.schema import SamplingConfig
+from genai.text_samples import Told
 
 QUIET = Console(quiet=True)
 TEXT = "the cat sat on the mat and the dog lay by the door.\n"
@@ -270,6 +273,25 @@ def test_a_text_at_a_path_is_gone_on_from(run: Path, tmp_path: Path) -> None:
         run, tmp_path / "s", "sampling.temperature=0", "sampling.max_tokens=4", input=tmp_path / "begin.txt"
     )
     assert sample == {"prompt": "the dog", "text": " lay", "ended": False, "ids": 4}
+
+
+def test_tunes_are_written_beside_their_text(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted with what was asked for; a second call takes its own files away, and no others."""
+    told = [Told("X:1\nM:2/4\n", "L:1/8\nK:D\nFAdf|ecAc:|\n", True, ()), Told("", "the cat", True, ())]
+    monkeypatch.setattr(sampler, "tell", lambda *given, **named: told)
+    monkeypatch.setitem(sys.modules, "music21", None)
+    said, out = io.StringIO(), tmp_path / "s"
+    api.sample(run, out=out, console=Console(stream=said))
+    names = ["samples.txt", "samples.jsonl", "00000.abc"]
+    assert json.loads((out / "samples.json").read_text())["files"] == names
+    assert said.getvalue().splitlines()[-1] == '1 tune as .abc - for .mid, too, type pip install "genai-trainer[music]"'
+    del told[0]
+    api.sample(run, out=out, console=Console(stream=said))
+    assert sorted(path.name for path in out.iterdir()) == ["samples.json", "samples.jsonl", "samples.txt"]
+    assert said.getvalue().count("tune") == 1
+    (out / "00000.mid").write_bytes(b"of another")
+    with pytest.raises(OutputError, match="overwritten"):
+        api.sample(run, out=out, console=QUIET)
 
 
 # -- conversations and fine-tuning -------------------------------------------------------------------------------------

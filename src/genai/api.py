@@ -133,7 +133,7 @@ def sample(
     settings = compose_verb("sample", given)
     path = _path_of(reference)
     with _output_folder(None if out is None else _at_home(Path(out)), path) as folder:
-        from genai import sampler, text_samples, writers
+        from genai import sampler, text_samples, tunes, writers
         from genai.device import memory_errors
         from genai.factory import check_sampling, open_trained, take_guide
 
@@ -237,6 +237,8 @@ def sample(
             "seconds": round(time.monotonic() - began, 3),
         }
         writers.write_record(folder, record)
+        if (about_tunes := tunes.about(files)) is not None:
+            console.note(about_tunes)
     return folder
 
 

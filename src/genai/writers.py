@@ -1,5 +1,5 @@
 """Samples as files: pictures with a grid, clips with a row of frames, sounds with their spectra, points with a scatter
-plot, arrays."""
+plot, text and the tunes in it, arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from genai import spectrogram, text_samples
+from genai import spectrogram, text_samples, tunes
 from genai.contract import Spec
 from genai.errors import OutputError
 from genai.lettering import font_for, one_line, wrapped
@@ -26,7 +26,7 @@ from genai.text_samples import Told
 
 Array = NDArray[np.generic]
 RECORD = "samples.json"
-_OURS = re.compile(r"(grid|overview)\.png|\d{5,}\.(png|gif|wav)|samples\.(npz|csv|txt|jsonl)")
+_OURS = re.compile(r"(grid|overview)\.png|\d{5,}\.(png|gif|wav)|\d{5,}(-\d+)?\.(abc|mid)|samples\.(npz|csv|txt|jsonl)")
 _TILE = 56  # least pixels of a picture's shorter side in a grid
 _GRID_LIMIT = 400  # pictures in a grid
 _PAIRS = 8  # originals in a row, above what was made from them
@@ -130,7 +130,7 @@ def write(
         return _write_npz(folder, values, labels, spec, prompts)
     with output(folder):
         if told is not None:
-            return text_samples.write(folder, told)
+            return [*text_samples.write(folder, told), *tunes.write(folder, [each.prompt + each.text for each in told])]
         if along is not None and spec.modality == "image":
             return _write_paths(folder, _channels_last(values), *along, texts)
         if spec.modality in _SINGLE:

@@ -1,11 +1,12 @@
 """What samples of text are worth, by the rules of their kind.
 
     python scripts/text_figures.py poems SAMPLES            Chinese verses: couplets whose lines are of equal length
-    python scripts/text_figures.py smiles SAMPLES TRAINING  molecules: valid, unique among these, not in TRAINING
-    python scripts/text_figures.py abc SAMPLES              tunes that can be read, and hold a note
+    python scripts/text_figures.py smiles SAMPLES TRAINING  molecules: valid, unique, not in TRAINING, diverse
+    python scripts/text_figures.py abc SAMPLES [TUNES]      tunes that can be read, and whose bars are full
 
-SAMPLES is a folder of `genai sample` of text, TRAINING a file with one molecule a line. Molecules are
-read by rdkit, tunes by music21 (pip install rdkit music21).
+SAMPLES is a folder of `genai sample` of text, TRAINING a file with one molecule a line, TUNES one with real tunes: its
+last tenth, which training does not see by default, is measured beside them. Molecules are read by rdkit, tunes by
+music21 (pip install rdkit music21).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import json
 import re
 import sys
 from pathlib import Path
+
+_AT_ONCE = 1000  # real tunes that are measured
 
 
 def texts_of(folder: Path) -> list[str]:
@@ -32,33 +35,73 @@ def couplets(texts: list[str]) -> str:
 
 
 def molecules(texts: list[str], training: Path) -> str:
+    """As MOSES defines them (Polykovskiy et al. 2020): valid of all, unique of these, novel of those that differ; the
+    diversity is 1 - the mean Tanimoto similarity over all pairs of valid ones, each with itself, too (IntDiv). Its
+    filters, and the distance to its test set, are not measured here."""
     from rdkit import Chem, RDLogger
+    from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
+    from rdkit.DataStructs import BulkTanimotoSimilarity
 
     RDLogger.DisableLog("rdApp.*")
     read = [Chem.MolFromSmiles(text.strip()) if text.strip() else None for text in texts]
-    valid = [Chem.MolToSmiles(molecule) for molecule in read if molecule is not None]
+    valid = [molecule for molecule in read if molecule is not None]
+    names = [Chem.MolToSmiles(molecule) for molecule in valid]
     known = set()
     for line in training.read_text().split():
         molecule = Chem.MolFromSmiles(line)
         if molecule is not None:
             known.add(Chem.MolToSmiles(molecule))
-    different = set(valid)
-    return (
-        f"{len(texts)} molecules, valid {len(valid) / len(texts):.3f}, unique {len(different) / len(valid):.3f}, "
-        f"novel {len(different - known) / len(different):.3f}"
+    different = set(names)
+    prints = [GetMorganGenerator(radius=2, fpSize=1024).GetFingerprint(molecule) for molecule in valid]
+    above = sum(sum(BulkTanimotoSimilarity(one, prints[:i])) for i, one in enumerate(prints))
+    diversity = 1 - (2 * above + len(prints)) / len(prints) ** 2
+    return "\n".join(
+        [
+            f"{len(texts)} molecules, valid {len(valid) / len(texts):.3f}, unique {len(different) / len(valid):.3f}, "
+            f"novel {len(different - known) / len(different):.3f}, IntDiv {diversity:.3f}",
+            # The means of three runs in MOSES' table, of 30,000 molecules each, after training on 1.6 million: of these
+            # it knows more by heart the more it has seen, so novelty is no better where it is higher.
+            "CharRNN of MOSES: valid 0.975, unique@10k 0.999, novel 0.842, IntDiv 0.856 (training set 0.857), "
+            "FCD/Test 0.073",
+        ]
     )
 
 
-def tunes(texts: list[str]) -> str:
+def full_bars(tune: str) -> list[bool] | None:
+    """Of each bar between two plain bar lines, whether it is as long as the metre says; beside other lines, and at both
+    ends, stand upbeats. None for what music21 cannot read, or holds no notes."""
     from music21 import converter
 
-    good = 0
-    for text in texts:
-        try:
-            good += len(converter.parse(text.strip() + "\n", format="abc").flatten().notes) > 0
-        except Exception:  # whatever a broken tune makes it raise
-            continue
-    return f"{len(texts)} tunes, read {good / len(texts):.3f}"
+    try:
+        read = converter.parse(tune.strip() + "\n", format="abc")
+        measures = list(read["Measure"])
+        inner = [
+            here
+            for before, here, after in zip(measures, measures[1:], measures[2:], strict=False)
+            if not (before.rightBarline or here.leftBarline or here.rightBarline or after.leftBarline)
+        ]
+        full = [here.duration.quarterLength == here.barDuration.quarterLength for here in inner]
+        return full if len(read.flatten().notes) > 0 else None
+    except Exception:  # whatever a broken tune makes it raise
+        return None
+
+
+def tunes(texts: list[str], what: str) -> str:
+    """`read`: music21 finds notes, which says little, as it passes over what it does not know."""
+    read = [full for full in map(full_bars, texts) if full is not None]
+    bars = [each for full in read for each in full]
+    return (
+        f"{len(texts)} {what}, read {len(read) / len(texts):.3f}, bars as long as the metre "
+        f"{sum(bars) / max(1, len(bars)):.3f}, tunes of such bars alone "
+        f"{sum(all(full) for full in read if full) / len(texts):.3f}"
+    )
+
+
+def held_out(path: Path) -> list[str]:
+    """From the last tenth, evenly."""
+    real = [tune for tune in re.split(r"\n\s*\n", path.read_text(encoding="utf-8")) if tune.strip()]
+    real = real[len(real) * 9 // 10 :]
+    return real[:: -(-len(real) // _AT_ONCE)]
 
 
 def main() -> None:
@@ -70,7 +113,9 @@ def main() -> None:
     elif sys.argv[1] == "smiles":
         print(molecules(texts, Path(sys.argv[3])))
     else:
-        print(tunes(texts))
+        print(tunes(texts, "samples"))
+        if len(sys.argv) > 3:
+            print(tunes(held_out(Path(sys.argv[3])), "real tunes"))
 
 
 if __name__ == "__main__":

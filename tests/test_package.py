@@ -93,6 +93,7 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
         Image.new("RGB", (40 + i, 36), (30 * i, 0, 0)).save(tmp_path / "FOLDER" / f"{i}.png")
     Image.new("L", (28, 28), 255).save(tmp_path / "MASK.png")
     (tmp_path / "BOOK.txt").write_text("".join(f"In chapter {i} nothing happens.\n" for i in range(200)))
+    (tmp_path / "TUNES.txt").write_text("\n".join(f"X:{i}\nM:4/4\nL:1/8\nK:G\nGABc d2ef|g8|\n" for i in range(100)))
     talk = [{"prompt": f"what is {i}?", "response": f"{i} is a number."} for i in range(100)]
     (tmp_path / "DIALOGUE.jsonl").write_text("\n".join(map(json.dumps, talk)))
     commands, told = readme_commands(), tmp_path / "told.txt"

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genai.config import compose_train
 from genai.data import hub as hub_module
 from genai.data import listed as listed_module
 from genai.data import sniff
 from genai.data import tables as tables_module
 from genai.data.check import check, describe
 from genai.data.source import modality_of
+from genai.data.tokens import read_tokenizer
 from genai.errors import DataError, GenaiError, OutputError, SecurityError
 from pictures import config, labels, one_line, opened, png, values
 
@@ -275,6 +277,30 @@ def test_a_hub_set_is_what_the_library_loads(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(tables_module, "HELD_BYTES", 0)  # unpacked into the cache
     monkeypatch.setattr(listed_module, "RESIDENT_BYTES", 0)
     assert sorted(values(opened("hub:someone/digits").train)) == list(range(8))
+
+
+def test_a_hub_set_of_texts_holds_out_its_test_part_and_names_its_classes(
+    monkeypatch: pytest.MonkeyPatch, datasets: Any
+) -> None:
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    )
+
+    def part(name: str, count: int) -> Any:
+        rows = {"text": [f"{name} {i}" for i in range(count)], "label": [i % 2 for i in range(count)]}
+        return datasets.Dataset.from_dict(rows, features)
+
+    made = {"train": part("train", 30), "test": part("test", 20)}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: made)
+    for settings in ({"given": "label"}, {}):
+        data = opened("hub:someone/reviews", context=8, **settings)
+        tokenizer = read_tokenizer(data.spec.tokenizer)
+        learned, held_out = (tokenizer.decode(np.array(split.ids)) for split in (data.train, data.valid))  # type: ignore[union-attr]
+        assert (learned.count("train"), learned.count("test")) == (30, 0)
+        assert (held_out.count("train"), held_out.count("test")) == (0, 20)
+        assert data.spec.questions == (("label: bad", "label: good") if settings else ())
+    assert modality_of("path", "hub:someone/reviews") == "image"
+    assert compose_train("transformer", ["data.path=hub:someone/reviews"]).net.name == "gpt"
 
 
 def test_a_hub_set_that_names_a_file_of_this_machine_is_a_matter_of_security(

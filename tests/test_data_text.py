@@ -1,19 +1,24 @@
-"""Text of one's own: files, folders, records; what is no text; windows, epochs and what is held out."""
+"""Text of one's own: files, folders, records, tables; what is no text; windows, epochs and what is held out."""
 
 from __future__ import annotations
 
+import csv
 import json
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from genai.config import compose_train
+from genai.data.documents import given_columns
 from genai.data.loader import Loader
-from genai.data.source import Dataset, SeenBy, open_data
+from genai.data.source import Corpus, Dataset, SeenBy, modality_of, open_data, open_source
 from genai.data.texts import Windows
 from genai.data.tokens import read_tokenizer
-from genai.errors import DataError
+from genai.errors import ConfigError, DataError
 from genai.schema import DataConfig, PathText
 
 LINES = "".join(f"line {i} says {i * i}\n" for i in range(200))
@@ -217,8 +222,9 @@ def test_what_is_no_text_is_told(tmp_path: Path, name: str) -> None:
     [
         ('{"text": "a"}\nno json\n', "line 2"),
         ("[1]\n", "line 1"),
-        ('{"n": 1}\n', "record 1"),
-        ('{"text": 3}\n', "record 1"),
+        ('{"n": 1}\n', "no column holds texts, the columns are n"),
+        ('{"text": "a"}\n{"text": 3}\n', "record 2"),
+        ('{"text": "a"}\n{"n": 1}\n', "record 2 has no text in 'text', its columns are n"),
     ],
 )
 def test_records_that_are_none_are_named(tmp_path: Path, content: str, says: str) -> None:
@@ -286,3 +292,184 @@ def test_conversations_without_answers_are_refused(tmp_path: Path, records: list
     assert opened(
         dialogue(tmp_path, [*good, *records[:3]] if key == "prompt" else [*records[:3], *good]), on_bad="skip"
     )
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+ROWS = [
+    {"text": f'Nr. {i}, "gut"\nund; 好', "label": ("neg", "pos")[i % 2], "n": str(i), "price": ""} for i in range(40)
+]
+
+
+def table(path: Path, rows: list[dict[str, Any]] = ROWS, encoding: str = "utf-8") -> Path:
+    """In the format that the suffix names."""
+    if path.suffix == ".jsonl":
+        path.write_text("\n\n".join(json.dumps(row) for row in rows), encoding=encoding)
+    elif path.suffix == ".parquet":
+        pa = pytest.importorskip("pyarrow", reason="the extra [parquet] is not installed")
+        pytest.importorskip("pyarrow.parquet").write_table(pa.Table.from_pylist(rows), path, row_group_size=7)
+    else:
+        with path.open("w", encoding=encoding, newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+def parts_of(path: Path | str, **settings: Any) -> list[str]:
+    """The documents of a set, and of conversations what is said and what is answered by turns."""
+    corpus = open_source(DataConfig(name="path", path=PathText(str(path)), **settings))
+    assert isinstance(corpus, Corpus)
+    return [part for part in corpus.parts() if part != "\0"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv", ".parquet"])
+def test_rows_are_documents_in_one_order_whatever_holds_them(tmp_path: Path, suffix: str) -> None:
+    order = np.random.RandomState(3).permutation(len(ROWS))
+    path = table(tmp_path / f"all{suffix}")
+    for settings in ({"field": "text"}, {}):
+        assert parts_of(path, split_seed=3, **settings) == [ROWS[i]["text"] for i in order]
+    assert modality_of("path", str(path), as_text=True) == "text"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_records_are_found_by_their_place_in_any_encoding(tmp_path: Path, suffix: str, encoding: str) -> None:
+    path = table(tmp_path / f"all{suffix}", encoding=encoding)
+    assert sorted(parts_of(path)) == sorted(row["text"] for row in ROWS)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_a_text_answers_to_what_is_given_of_it(tmp_path: Path, suffix: str) -> None:
+    rows = [
+        {"名称": f"灯 {i}", "colour": "red; or\nblue", "price": 12.0, "in": ["a", "b"], "text": f"好 {i}"}
+        for i in range(9)
+    ]
+    if suffix == ".csv":
+        rows = [{**row, "price": "12", "in": "a, b"} for row in rows]
+    rows[4] |= {"colour": None}
+    path = table(tmp_path / f"all{suffix}", rows)
+    parts = parts_of(path, given=("名称", "colour", "price", "in"))
+    said = dict(zip(parts[1::2], parts[::2], strict=True))
+    assert said["好 3"] == "名称: 灯 3; colour: red, or blue; price: 12; in: a, b\n"
+    assert said["好 4"] == "名称: 灯 4; price: 12; in: a, b\n"
+    assert parts_of(path, given="名称")[::2] == parts_of(path, given=("名称",))[::2]
+    data = opened(path, given="名称", context=8, valid_fraction=0)
+    assert isinstance(data.train, Windows)
+    assert (data.spec.dialogue, data.spec.given, data.spec.questions[8]) == (True, ("名称",), "名称: 灯 8")
+    tokenizer, ids = read_tokenizer(data.spec.tokenizer), data.train.ids
+    assert data.train.counted is not None
+    assert tokenizer.decode(ids[~data.train.counted]) == "".join(parts_of(path, given="名称")[::2])
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "chosen"),
+    [
+        ({"id": "1", "review": "x", "title": "y"}, {}, "review"),
+        ({"stars": "3.5", "meinung": "x"}, {}, "meinung"),
+        ({"kind": "a", "评论": "x"}, {}, "评论"),
+        ({"kind": "same", "words": ""}, {}, "words"),
+        ({"review": "x", "title": "y"}, {"field": "title"}, "title"),
+        ({"a": "x", "b": "y"}, {"given": "a"}, "b"),
+        ({"a": "x", "b": "y"}, {}, None),
+        ({"n": "1", "m": "2"}, {}, None),
+    ],
+)
+def test_the_column_of_the_text_is_found_or_asked_for(
+    tmp_path: Path, columns: dict[str, str], settings: dict[str, Any], chosen: str | None
+) -> None:
+    rows = [
+        {k: v if k in ("kind", "n", "m", "stars") else f"{k} no. {i}" for k, v in columns.items()} for i in range(9)
+    ]
+    path = table(tmp_path / "all.csv", rows)
+    if chosen is not None:
+        parts = parts_of(path, **settings)
+        assert parts[-1].startswith(f"{chosen} no.")
+        return
+    with pytest.raises(DataError, match=f"the columns are {', '.join(columns)}") as error:
+        parts_of(path)
+    assert error.value.fix == "type data.field=COLUMN"
+
+
+def test_a_table_is_text_where_it_looks_so_or_is_asked_for(tmp_path: Path) -> None:
+    def modality(row: dict[str, Any], **settings: Any) -> str:
+        path = table(tmp_path / "all.csv", [{k: v.format(i) for k, v in row.items()} for i in range(9)])
+        return modality_of("path", str(path), **settings)
+
+    assert modality({"id": "{}", "tweet": "no. {}", "score": "0.5"}) == "text"
+    assert modality({"label": "a", "meinung": "no. {}"}) == "text"
+    flowers = {"length": "{}.5", "width": "{}.1", "species": "setosa"}
+    for row in (flowers, {"car": "no. {}", "speed": "{}.5"}):
+        with pytest.raises(DataError, match="known to be text"):
+            modality(row)
+        assert modality(row, as_text=True) == "text"
+
+
+BAD_TABLES = {
+    "semicolons": ("label;text\npos;a\n", "divided by semicolons, expected commas"),
+    "tabs": ("label\ttext\npos\ta\n", "rename it to bad.tsv"),
+    "ragged": ("label,text\npos,a\nneg,b, c\n", "row 3 has 3 fields, the header 2"),
+    "short": ("label,text\npos\n", "row 2 has 1 fields"),
+    "open": ('label,text\npos,a\nneg,"b\nc,d\n', "row 3 cannot be read"),
+    "twice": ("text,text\na,b\n", "two columns are called 'text'"),
+    "empty": ("", "the table is empty"),
+    "missing": ("label,text\npos,a\n", "no column 'body', the columns are label, text"),
+    "given": ("text,body\npos,a\n", "no column 'label'"),
+    "unsaid": ("label,text,body\n,a,b\npos,a,b\n", "row 2 says nothing in label"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_what_is_wrong_with_a_table_is_one_line(tmp_path: Path, name: str) -> None:
+    content, says = BAD_TABLES[name]
+    path = tmp_path / "bad.csv"
+    path.write_text(content)
+    with pytest.raises(DataError) as error:
+        opened(path, field="body" if name in ("missing", "given", "unsaid") else None, given="label")
+    assert says in error.value.lines()[0]
+    assert error.value.fix
+
+
+def test_a_table_in_another_encoding_is_told_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_bytes(("label,text\n" + "pos,春眠不觉晓，处处闻啼鸟\n" * 40).encode("gb18030"))
+    with pytest.raises(DataError, match=r"no UTF-8 text, from byte .* iconv -f gb18030"):
+        opened(path)
+
+
+def test_rows_without_a_text_are_left_out_and_counted_and_bad_ones_only_when_asked(tmp_path: Path) -> None:
+    path = table(tmp_path / "all.csv", [{**row, "text": row["text"] if i % 4 else " "} for i, row in enumerate(ROWS)])
+    data = opened(path, given="label", context=16)
+    assert "10 without a text are left out" in data.notes
+    assert "\n\n" not in text_of(data, data.train)  # type: ignore[arg-type]
+    path.write_text(path.read_text() + "1,2\n")
+    with pytest.raises(DataError, match="row 42 has 2 fields"):
+        opened(path)
+    assert parts_of(path, on_bad="skip") == parts_of(path, on_bad="skip", field="text")
+
+
+def test_records_are_read_from_their_places_not_kept(tmp_path: Path) -> None:
+    """A file of 1 MB in less than a third of that."""
+    rows = [{"text": f"{i} " + "text " * 200, "label": str(i % 2)} for i in range(1000)]
+    for suffix in (".jsonl", ".csv"):
+        path = table(tmp_path / f"all{suffix}", rows)
+        corpus = open_source(DataConfig(name="path", path=PathText(str(path))))
+        assert isinstance(corpus, Corpus)
+        tracemalloc.start()
+        assert sum(map(len, corpus.parts())) > 1_000_000
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 300_000, suffix
+
+
+def test_columns_of_plain_text_are_refused_when_typed_and_dropped_from_a_preset(novel: Path) -> None:
+    with pytest.raises(ConfigError, match=r"without columns, of which data\.given says nothing"):
+        opened(novel, given=("label",))
+    preset = ["experiment=transformer/sentiment_text", f"data.path={novel}"]
+    assert compose_train("transformer", preset).data.given is None
+
+
+@pytest.mark.parametrize("typed", ["[标签, a b]", '["标签", "a b"]', "标签"])
+def test_columns_are_named_as_they_are_typed(typed: str) -> None:
+    config = compose_train("transformer", [f"data.given={typed}"])
+    assert given_columns(config.data) == ("标签", "a b")[: 1 + ("," in typed)]

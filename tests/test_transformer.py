@@ -18,7 +18,7 @@ from torch import Tensor
 from genai import api, sampler
 from genai.config import compose_train
 from genai.console import Console
-from genai.contract import Batch, Request, Spec, label_spec
+from genai.contract import MOST_QUESTIONS, Batch, Request, Spec, label_spec
 from genai.data.texts import Windows
 from genai.data.tokens import make_tokenizer
 from genai.errors import CheckpointError, ConfigError, DataError, OutputError
@@ -27,7 +27,7 @@ from genai.models import TransformerConfig
 from genai.models.transformer import Transformer
 from genai.nets import GptConfig, cross_entropy
 from genai.schema import SamplingConfig
-from genai.text_samples import Told
+from genai.text_samples import Told, prompts_of
 
 QUIET = Console(quiet=True)
 TEXT = "the cat sat on the mat and the dog lay by the door.\n"
@@ -335,6 +335,43 @@ def test_a_conversation_is_answered_and_a_run_on_text_is_where_it_may_start(
             ),
             console=QUIET,
         )
+
+
+@pytest.fixture(scope="module")
+def opinions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Knows by heart what is said of a kind."""
+    folder = tmp_path_factory.mktemp("opinions")
+    rows = ["label,text", *["pos,good!", "负,不好。"] * 60]
+    (folder / "opinions.csv").write_text("\n".join(rows))
+    overrides = [f"data.path={folder / 'opinions.csv'}", "data.given=[label]", f"run.dir={folder / 'run'}"]
+    api.train_config(compose_train("transformer", [*overrides, "trainer.max_steps=60", *FAST]), console=QUIET)
+    return folder / "run"
+
+
+def test_texts_are_drawn_by_their_label(opinions: Path, tmp_path: Path) -> None:
+    greedy = "sampling.temperature=0"
+    asked = [{"prompt": f"label: {name}", "text": text, "ended": True, "ids": len(text)}
+             for name, text in (("pos", "good!"), ("负", "不好。"))]  # fmt: skip
+    assert drawn(opinions, tmp_path / "a", greedy, prompts=["label: pos", "label:  负"])[0] == asked[0]
+    for labels in (["pos", "负"], ["0", "1"]):
+        assert drawn(opinions, tmp_path / "b", greedy, labels=labels, count=2) == [
+            asked[0], asked[0], asked[1], asked[1]
+        ]  # fmt: skip
+    assert (tmp_path / "b" / "samples.txt").read_text().startswith("label: pos\ngood!\n---")
+    assert drawn(opinions, tmp_path / "c", greedy, count=3) == [*asked, asked[0]]  # by turns
+    assert (opinions / "previews" / "00000060.txt").read_text().startswith("label: pos\n")
+    with pytest.raises(ConfigError, match="unknown label 'po' - did you mean 'pos'"):
+        drawn(opinions, tmp_path / "d", labels=["po"])
+    with pytest.raises(ConfigError, match="type --prompt 'label: pos' alone"):
+        drawn(opinions, tmp_path / "d", labels=["pos"], prompts=["good"])
+
+
+def test_a_label_of_several_attributes_is_a_prompt() -> None:
+    spec = text_spec(dialogue=True, given=("name", "colour"), questions=("name: lamp; colour: red",))
+    with pytest.raises(ConfigError, match="type --prompt 'name: lamp; colour: red'"):
+        prompts_of(spec, ["red"])
+    many = text_spec(dialogue=True, given=("name",), questions=tuple(f"name: {i}" for i in range(MOST_QUESTIONS)))
+    assert prompts_of(many, ["lamp"]) == ["name: lamp"]  # there may be others than those that are kept
 
 
 @pytest.mark.parametrize("tokenizer", ["{", '{"characters": "ab"}', '{"pieces": {"model": 3}}', '{"other": 1}', "[]"])

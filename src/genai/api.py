@@ -282,7 +282,7 @@ def chat(
 
 def _text_at(path: Path) -> str:
     from genai.data import sniff
-    from genai.data.texts import read_text
+    from genai.data.text_files import read_text
 
     with _told_of_input():
         return "".join(read_text(sniff.existing(path)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from genai import registry
-from genai.data.source import FOREIGN, modality_of
+from genai.data.source import asks_for_text, foreign_settings, modality_of
 from genai.errors import ConfigError, ConfigErrors, DataError, Interrupted, SecurityError
 from genai.overrides import BUDGETS, Arguments, read_arguments
 from genai.schema import Config, DataConfig, Dtype, SamplingConfig, Threads, hints, plain, read
@@ -76,7 +76,7 @@ def _finish(
         try:
             modality = _modality_of(values, model)
             values = _for_modality(stated, modality, values, search, arguments)
-            for key in FOREIGN.get(modality, ()):  # what a preset says for data of another kind
+            for key in _foreign(modality, values):  # what a preset says for data of another kind
                 if f"data.{key}" not in arguments.settings:
                     assign(values, f"data.{key}", None)
             if is_auto:
@@ -127,8 +127,16 @@ def _modality_of(values: Mapping[str, Any], model: str) -> str:
         raise ConfigError(f"'{model}' names no data set of its own", fix="add data=NAME or data.path=PATH")
     if data.get("codec") is not None:
         return "latent"
+    nets = values.get("model", {}).get("nets")
+    reads_text_alone = isinstance(nets, dict) and "text" in nets and "image" not in nets
+    as_text = asks_for_text(data) or reads_text_alone
     path = data.get("path")
-    return modality_of(data["name"], None if path is None else str(path))
+    return modality_of(data["name"], None if path is None else str(path), as_text=as_text)
+
+
+def _foreign(modality: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+    path = values["data"].get("path")
+    return foreign_settings(modality, None if path is None else str(path))
 
 
 def _usual_net(modality: str, values: Mapping[str, Any]) -> str | None:

@@ -16,6 +16,8 @@ from genai.schema import SamplingConfig
 Terms = dict[str, Tensor]
 """Means over a micro-batch. "loss" is backpropagated; the scalars among them are logged as <update>/<term>."""
 
+MOST_QUESTIONS = 64  # that a Spec keeps of text
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -44,6 +46,8 @@ class Spec:
     opening: tuple[int, ...] = ()  # of text: what a sample without a prompt follows on
     ending: str = ""  # of text: where a sample ends, beside the end of a document
     dialogue: bool = False  # of text: lines that are answered; answers alone are learned
+    given: tuple[str, ...] = ()  # of such text: the attributes that a line tells, `name: value; name: value`
+    questions: tuple[str, ...] = ()  # ... and what is asked most often, in order where it is fewer than MOST_QUESTIONS
 
     @property
     def form(self) -> tuple[object, ...]:

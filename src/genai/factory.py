@@ -102,7 +102,7 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> 
     all of it. The set of the training at another path is still that set."""
     units = trained.spec if trained.codec is None else trained.codec.spec
     # Pictures of any size and colours are brought to what it learned, as sounds of any rate and length are, and clips.
-    modality = modality_of(config.data.name, config.data.path) if another else ""
+    modality = modality_of(config.data.name, config.data.path, as_text=bool(units.tokenizer)) if another else ""
     if modality == units.modality and modality in ("image", "video"):
         channels, *length, height, width = units.shape
         size, channels = config.data.size or (height, width), config.data.channels or channels

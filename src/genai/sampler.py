@@ -19,7 +19,7 @@ from genai.device import Runtime, mix
 from genai.errors import ConfigError, NonFiniteError
 from genai.factory import Trained, require
 from genai.schema import SamplingConfig, unknown
-from genai.text_samples import Told, tell
+from genai.text_samples import Told, prompts_of, tell
 
 PREVIEW_SEED = 0
 _CAPABLE: dict[str, tuple[type, str]] = {
@@ -204,16 +204,21 @@ def generated(
     """New samples, or paths through some; `say` is told a text as it comes. Raises ConfigError for a label, a prompt or
     a task that the model does not know."""
     model, runtime = trained.model, trained.runtime
-    indices = None if labels is None else [label_index(model.spec, label) for label in labels]
     if model.spec.tokenizer:
         if task != "generate":
             raise ConfigError("there is no way between two texts", fix="leave --task out")
+        if labels is not None:
+            asked = prompts_of(model.spec, labels)
+            if prompts is not None:
+                raise ConfigError("--label is a prompt by itself", fix=f"type --prompt '{asked[0]}' alone")
+            prompts = asked
         told = tell(model, runtime, sampling, seed=seed, count=count, prompts=prompts, say=say)
         values = np.full((len(told), max(len(each.ids) for each in told)), -1)
         for row, each in zip(values, told, strict=True):
             row[: len(each.ids)] = each.ids
         given = None if prompts is None else tuple(each.prompt for each in told)
         return Drawn(values, None, model.spec, prompts=given, told=tuple(told))
+    indices = None if labels is None else [label_index(model.spec, label) for label in labels]
     if prompts is not None:
         prompts = [clean(prompt) for prompt in prompts]
         check_prompts(model.spec, prompts)

@@ -242,7 +242,8 @@ class DataConfig:
     vocab_size: Annotated[int, Range(low=2, high=1_000_000)] | None = None  # pieces that bpe learns; null: 4,096
     context: Annotated[int, Range(low=1, high=1 << 20)] | None = None  # ids that are seen at once; null: 256
     documents: Literal["file", "line", "paragraph"] | None = None  # what a sample of a text is like; null: a file
-    field: str | None = None  # of .jsonl that holds the text; null: text, content, or the first that is one
+    field: str | None = None  # column or key that holds the text; null: text, content, ..., or the only one
+    given: str | tuple[str, ...] | None = None  # columns or keys whose values a text answers to
     valid_fraction: Annotated[float, Range(low=0, high=0.9)] = 0.1  # held out where the set has no test split
     split_seed: Natural = 0
     workers: Natural = 0  # processes that read a set too large for memory

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genai.contract import Model, Request, Spec, Streams
-from genai.data.texts import question
+from genai.contract import MOST_QUESTIONS, Model, Request, Spec, Streams
+from genai.data.documents import question
 from genai.data.tokens import Tokenizer, read_tokenizer
 from genai.device import Runtime, mix
-from genai.schema import SamplingConfig
+from genai.errors import ConfigError
+from genai.schema import SamplingConfig, unknown
 
 _LONGEST_ENDING = 64  # ids among which the end of a text that ends a sample is looked for
 _BETWEEN_SAMPLES = "\n" + 24 * "-" + "\n"
@@ -30,6 +31,11 @@ class Told:
     ended: bool
     ids: tuple[int, ...]
     log_probs: tuple[float, ...] | None = None  # of the ids, and of the end
+    answers: bool = False  # the prompt, where it does not go on from it
+
+    @property
+    def whole(self) -> str:
+        return self.prompt + "\n" * self.answers + self.text
 
 
 class Row:
@@ -71,28 +77,33 @@ def tell(
     prompts: Sequence[str] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> list[Told]:
-    """`count` samples, of each prompt where there are some; these share their seeds. `say` is told of one alone as it
-    comes. Raises DataError for a prompt that the model cannot read."""
+    """`count` samples, of each prompt where there are some; these share their seeds. Without one a model that answers
+    is asked by turns what was asked often in training. `say` is told of one alone as it comes. Raises DataError for a
+    prompt that the model cannot read."""
     tokenizer = read_tokenizer(model.spec.tokenizer)
     endings = [ending for ending in (model.spec.ending, *sampling.stop) if ending]
     seeds = [mix(seed, i) for i in range(count)] * len(prompts or ("",))
-    asked = model.spec.dialogue and prompts is not None
     said = [prompt for prompt in prompts or ("",) for _ in range(count)]
-    texts = [question(prompt) if asked else prompt for prompt in prompts or ("",)]
-    encoded = [[*model.spec.opening, *tokenizer.encode(text).tolist()] for text in texts]
-    begins = [ids for ids in encoded for _ in range(count)]
+    if prompts is None and model.spec.questions:
+        said = [model.spec.questions[i % len(model.spec.questions)] for i in range(count)]
+    asked = model.spec.dialogue and (prompts is not None or bool(model.spec.questions))
+    encoded = {text: tokenizer.encode(question(text) if asked else text).tolist() for text in dict.fromkeys(said)}
+    begins = [[*model.spec.opening, *encoded[text]] for text in said]
     rows = [Row(tokenizer, endings) for _ in said]
+
+    def told(i: int) -> Told:
+        row = rows[i]
+        log_probs = tuple(row.log_probs) if sampling.log_probs else None
+        return Told(said[i], row.text, row.ended, tuple(row.ids), log_probs, asked)
+
     for start in range(0, len(rows), sampling.batch_size):
         # Not filled up, as batches of numbers are: a sum that is rounded otherwise rarely makes another id.
         batch = slice(start, start + sampling.batch_size)
         generators = [torch.Generator().manual_seed(number) for number in seeds[batch]]
         for _ in _drawn(rows[batch], begins[batch], generators, model, runtime, sampling):
             if say is not None and len(rows) == 1:
-                say(said[0] + rows[0].text)
-    return [
-        Told(prompt, row.text, row.ended, tuple(row.ids), tuple(row.log_probs) if sampling.log_probs else None)
-        for prompt, row in zip(said, rows, strict=True)
-    ]
+                say(told(0).whole)
+    return [told(i) for i in range(len(rows))]
 
 
 def _drawn(
@@ -143,6 +154,27 @@ class Conversation:
         return row.text.strip()
 
 
+def prompts_of(spec: Spec, labels: Sequence[str]) -> list[str]:
+    """What a model that is told one attribute of a text is asked for each of its values, by name or by number. Raises
+    ConfigError for another model, and for a value that was not among the few of training."""
+    if not spec.given:
+        raise ConfigError("this model was trained without labels", fix="leave --label out")
+    if len(spec.given) > 1:
+        example = next(iter(spec.questions), "; ".join(f"{name}: ..." for name in spec.given))
+        what = f"this model is told {', '.join(spec.given)}, no label alone"
+        raise ConfigError(what, fix=f"type --prompt '{example}'")
+    begin = f"{spec.given[0]}: "
+    names = [text.removeprefix(begin) for text in spec.questions if text.startswith(begin)]
+    found = []
+    for label in labels:
+        if label not in names and label.isdecimal() and int(label) < len(names):
+            label = names[int(label)]
+        if label not in names and 0 < len(names) < MOST_QUESTIONS:
+            raise unknown("label", label, names)
+        found.append(begin + label)
+    return found
+
+
 def longest_prompt(spec: Spec, prompts: Sequence[str]) -> int:
     """In ids. Raises DataError for a prompt that the model cannot read."""
     tokenizer = read_tokenizer(spec.tokenizer)
@@ -158,7 +190,7 @@ def preview(model: Model, runtime: Runtime, sampling: SamplingConfig) -> list[To
 
 def as_text(samples: Sequence[Told]) -> str:
     """With their prompts: one a line where none has several, else one below the other."""
-    texts = [sample.prompt + sample.text for sample in samples]
+    texts = [sample.whole for sample in samples]
     between = "\n" if all("\n" not in text.strip("\n") for text in texts) and len(texts) > 1 else _BETWEEN_SAMPLES
     return between.join(text.strip("\n") for text in texts) + "\n"
 

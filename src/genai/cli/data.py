@@ -55,9 +55,9 @@ def prepare_data(what: What, json: Json = False, quiet: Quiet = False, debug: De
     if config.path is None and config.name == "path":
         raise ConfigError("data=path needs a path", fix="type genai data prepare PATH")
     if config.path is not None and (hub := hub_name(config.path)) is not None:
-        from genai.data.hub import list_hub
+        from genai.data.hub import tables_of_hub
 
-        list_hub(hub)
+        tables_of_hub(hub)
     elif config.path is not None:
         existing(config.path)
     folder = prepare(config, Console(quiet=quiet))

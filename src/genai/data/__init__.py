@@ -55,7 +55,7 @@ COMPONENTS: dict[str, Component] = {
     "moons": Component("genai.data.points:open_moons", "two interleaved half circles, 2 classes", modality="points"),
     "path": Component(
         "genai.data.path:open_path",
-        "your own: data.path=FOLDER of pictures or sounds (sub-folders are classes), text, .jsonl, tars, parquet, "
-        ".npz and .npy (also of clips and points), idx, hub:NAME",
+        "your own: data.path=FOLDER of pictures or sounds (sub-folders are classes), text, .jsonl, .csv, tars, "
+        "parquet, .npz and .npy (also of clips and points), idx, hub:NAME",
     ),
 }

@@ -8,17 +8,16 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from genai.data.listed import Listed
 from genai.data.parts import chosen_parts, left_out_note
-from genai.data.tables import ROWS_AT_ONCE, Table, list_tables
+from genai.data.tables import ROWS_AT_ONCE, Table, Tables
 from genai.errors import DataError, SecurityError
 
 _PATIENCE_SECONDS = 5.0
 
 
-def list_hub(name: str) -> Listed:
-    """The set `owner/name`. Raises DataError, naming it, where it does not exist or cannot be reached, where it holds
-    no pictures, and where the library is not installed."""
+def tables_of_hub(name: str) -> Tables:
+    """The set `owner/name`. Raises DataError, naming it, where it does not exist or cannot be reached, and where the
+    library is not installed."""
     found = _load(name)
     splits = dict(found) if isinstance(found, dict) else {"train": found}
     train, test, left_out = chosen_parts(splits)
@@ -27,7 +26,7 @@ def list_hub(name: str) -> Listed:
         train, test = next(iter(splits)), None
         notes = [f"all samples are of its part '{train}'"]
     tables = {part: _table(name, part, splits[part]) for part in (train, test) if part is not None}
-    return list_tables([tables[train]], [] if test is None else [tables[test]], f"hub:{name}", notes)
+    return Tables([tables[train]], [] if test is None else [tables[test]], f"hub:{name}", notes)
 
 
 def _load(name: str) -> Any:

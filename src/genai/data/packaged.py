@@ -14,7 +14,7 @@ import numpy as np
 from genai.data import sounds
 from genai.data.arrays import captioned, source_of_arrays
 from genai.data.path import read_with_names
-from genai.data.source import Corpus, Part, Source
+from genai.data.source import Corpus, Part, Source, refuse_columns
 from genai.data.texts import open_corpus
 from genai.schema import DataConfig
 
@@ -77,6 +77,7 @@ def open_tang_poems(config: DataConfig) -> Corpus:
 def _open_text(name: str, config: DataConfig) -> Corpus:
     if config.path is not None:
         return open_corpus(config, name)
+    refuse_columns(config)
     content = lzma.decompress(files("genai.data.builtin").joinpath(f"{name}.txt.xz").read_bytes())
     stamp = hashlib.sha256(content).hexdigest()
     return Corpus(name, lambda: iter([content.decode()]), name, stamp, len(content), marked=False)

@@ -1,4 +1,4 @@
-"""Parquet files of pictures, in the layout of Hugging Face's sets or any with encoded pictures in a column."""
+"""Parquet files, in the layout of Hugging Face's sets or any other."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import Any
 
 from genai.data import sniff
 from genai.data.cache import stamp_of
-from genai.data.listed import Listed
 from genai.data.parts import files_of_parts
-from genai.data.tables import ROWS_AT_ONCE, Table, list_tables
+from genai.data.tables import ROWS_AT_ONCE, Table, Tables
 from genai.errors import DataError
 
 
-def list_parquet(path: Path) -> Listed:
+def tables_of_parquet(path: Path) -> Tables:
     """One file, or a folder of them, of which `train-*` and `test-*` or `validation-*` are the parts.
 
-    Raises DataError for files that are damaged or hold no pictures, and where pyarrow is not installed.
+    Raises DataError for files that are damaged, and where pyarrow is not installed.
     """
     notes: list[str] = []
     trains, tests = files_of_parts(path, sniff.is_parquet_name, notes)
-    return list_tables([_table(file) for file in trains], [_table(file) for file in tests], path, notes)
+    return Tables([_table(file) for file in trains], [_table(file) for file in tests], path, notes)
 
 
 def _table(path: Path) -> Table:

@@ -10,22 +10,24 @@ from genai import registry
 from genai.data import sniff
 from genai.data.arrays import open_arrays
 from genai.data.cifar import open_cifar10
+from genai.data.documents import corpus_of_tables
 from genai.data.folder import list_folder
-from genai.data.hub import list_hub
+from genai.data.hub import tables_of_hub
 from genai.data.idx import open_idx_file, open_idx_folder
 from genai.data.listed import PICTURES, SOUNDS, Listed, open_listed
-from genai.data.parquet import list_parquet
-from genai.data.source import NOUNS, Corpus, Source, with_classes
+from genai.data.parquet import tables_of_parquet
+from genai.data.records import TableRows, are_texts
+from genai.data.source import NOUNS, Corpus, Source, asks_for_text, with_classes
+from genai.data.tables import Tables, has_pictures, list_tables
 from genai.data.tar import list_tars
 from genai.data.texts import open_corpus
 from genai.errors import ConfigError, DataError
-from genai.schema import DataConfig
+from genai.schema import DataConfig, plain
 
 _LISTERS: dict[sniff.Kind, Callable[[Path], Listed]] = {
     "pictures": partial(list_folder, medium=PICTURES),
     "sounds": partial(list_folder, medium=SOUNDS),
     "tar": list_tars,
-    "parquet": list_parquet,
 }
 
 
@@ -34,12 +36,14 @@ def open_path(config: DataConfig) -> Source | Corpus:
     if config.path is None:
         raise ConfigError(f"data={config.name} needs a path", fix="type data.path=PATH")
     name = name_of(config)
-    listed = list_samples(config)
-    if listed is not None:
-        return open_listed(listed, config, name)
+    found = _listed_or_tables(config)
+    if isinstance(found, Tables):
+        return corpus_of_tables(found, config, name)
+    if found is not None:
+        return open_listed(found, config, name)
     path = sniff.existing(config.path)
     kind = sniff.kind_of(path)
-    if kind in ("text", "records"):
+    if kind in ("text", "records", "csv"):
         return open_corpus(config, name)
     if kind == "idx_folder":
         return open_idx_folder(path, config, name)
@@ -59,13 +63,24 @@ def name_of(config: DataConfig) -> str:
 
 def list_samples(config: DataConfig) -> Listed | None:
     """The files of a set that has one for each sample; None for another kind of data. Raises DataError."""
+    found = _listed_or_tables(config)
+    return None if isinstance(found, Tables) else found
+
+
+def _listed_or_tables(config: DataConfig) -> Listed | Tables | None:
+    """The files of a set that has one for each sample, or the tables of one whose rows are texts."""
     if config.path is None:
         return None
-    if (hub := sniff.hub_name(config.path)) is not None:
-        return list_hub(hub)
-    path = sniff.existing(config.path)
-    lister = _LISTERS.get(sniff.kind_of(path))
-    return None if lister is None else lister(path)
+    hub = sniff.hub_name(config.path)
+    path = Path(config.path) if hub is not None else sniff.existing(config.path)
+    if hub is None and (kind := sniff.kind_of(path)) != "parquet":
+        lister = _LISTERS.get(kind)
+        return None if lister is None else lister(path)
+    tables = tables_of_parquet(path) if hub is None else tables_of_hub(hub)
+    asked = asks_for_text(plain(config))
+    if asked or (not has_pictures(tables.trains[0]) and are_texts(TableRows(tables.trains))):
+        return tables
+    return list_tables(tables)
 
 
 def read_with_names(config: DataConfig, names: tuple[str, ...]) -> Source:

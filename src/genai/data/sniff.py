@@ -21,7 +21,9 @@ from typing import IO, Literal
 
 from genai.errors import DataError
 
-Kind = Literal["pictures", "sounds", "text", "records", "tar", "parquet", "npz", "npy", "idx", "idx_folder", "cifar10"]
+Kind = Literal[
+    "pictures", "sounds", "text", "records", "csv", "tar", "parquet", "npz", "npy", "idx", "idx_folder", "cifar10"
+]
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 SOUND_SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"})
@@ -52,7 +54,9 @@ TEXT_SUFFIXES = frozenset(
         ".css",
     ]
 )
-EXPECTED = "a folder of pictures or sounds, text, .jsonl, WebDataset tars, parquet, an .npz or .npy file, or idx files"
+EXPECTED = (
+    "a folder of pictures or sounds, text, .jsonl, .csv, WebDataset tars, parquet, an .npz or .npy file, or idx files"
+)
 _MODALITIES = {"sounds": "audio", "text": "text", "records": "text"}
 _PACKED_TAR = re.compile(r"\.(tgz|tar\.(gz|bz2|xz|zst|lz4))$", re.IGNORECASE)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -130,6 +134,8 @@ def kind_of(path: Path) -> Kind:
         return "text"
     if suffix in (".jsonl", ".ndjson"):
         return "records"
+    if suffix in (".csv", ".tsv", ".tab"):
+        return "csv"
     if suffix in (".npz", ".npy"):
         return "npz" if suffix == ".npz" else "npy"
     if is_idx_name(path.name):
@@ -328,7 +334,7 @@ def _kind_of_folder(folder: Path) -> Kind:
     fix = f"give data.path {EXPECTED}"
     if first.lower().endswith(".zip"):
         fix = f"unzip it first: unzip {shlex.quote(str(folder / first))} -d {shlex.quote(str(folder))}"
-    if os.path.splitext(first)[1].lower() in (".npz", ".npy"):
+    if os.path.splitext(first)[1].lower() in (".npz", ".npy", ".csv", ".tsv", ".jsonl"):
         fix = f"give data.path the file itself: {folder / first}"
     raise DataError(f"no picture or sound in the folder, only files like '{first}'", path=folder, fix=fix)
 

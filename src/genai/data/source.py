@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from genai.contract import Batch, Spec
 
 NOUNS = {"image": "pictures", "video": "clips", "audio": "sounds", "points": "points", "text": "text"}  # by modality
-_OF_TEXT = ("tokens", "vocab_size", "context", "documents", "field")
+_OF_COLUMNS = ("field", "given")
+_OF_TEXT = ("tokens", "vocab_size", "context", "documents", *_OF_COLUMNS)
 FOREIGN = {  # settings that say nothing of such data
     "image": ("frames", "seconds", "sample_rate", *_OF_TEXT),
     "video": ("seconds", "sample_rate", *_OF_TEXT),
@@ -101,7 +102,10 @@ class Corpus:
     num_bytes: int
     marked: bool  # whether there are several documents, with BETWEEN behind each
     dialogue: bool = False  # of what is said, on a line each, and answered below
+    given: tuple[str, ...] = ()  # columns whose values are what is said; none where people speak
     notes: tuple[str, ...] = ()
+    left_out: Callable[[], int] = lambda: 0  # records without a text, of those read the last time
+    test: Corpus | None = None  # the set's own held-out part
 
 
 def captions_of(*parts: Part | None) -> tuple[int, tuple[str, ...]]:
@@ -130,6 +134,29 @@ def with_classes(source: Source, names: tuple[str, ...]) -> Source | str:
 
     test = None if source.test is None else relabelled(source.test)
     return replace(source, classes=len(names), names=names, train=relabelled(source.train), test=test)
+
+
+def asks_for_text(data: Mapping[str, object]) -> bool:
+    """Whether settings are those of text, so that a table is read as such."""
+    return data.get("codec") is None and any(data.get(key) is not None for key in _OF_TEXT)
+
+
+def foreign_settings(modality: str, path: str | None) -> tuple[str, ...]:
+    """Settings that say nothing of such data at such a path."""
+    plain = modality == "text" and (path is None or not _has_columns(path))
+    return FOREIGN.get(modality, ()) + (_OF_COLUMNS if plain else ())
+
+
+def _has_columns(path: str) -> bool:
+    return sniff.hub_name(path) is not None or sniff.kind_of(sniff.existing(path)) in ("records", "csv", "parquet")
+
+
+def refuse_columns(config: DataConfig) -> None:
+    """Raises ConfigError for settings that name columns of plain text."""
+    if typed := [f"data.{key}" for key in _OF_COLUMNS if getattr(config, key) is not None]:
+        what = f"the data are plain text without columns, of which {typed[0]} says nothing"
+        fix = f"type {typed[0]}=null, or give data.path a .csv, .parquet or .jsonl"
+        raise ConfigError(what, path=config.path, fix=fix)
 
 
 def refuse_foreign_settings(config: DataConfig, modality: str) -> None:
@@ -257,9 +284,9 @@ def _as_heard(config: DataConfig, learned: Spec) -> DataConfig:
     )
 
 
-def modality_of(config_name: str, path: str | None) -> str:
-    """What the samples are ("image", "video", "audio", "points"), from names and headers alone; "" where a plug-in does
-    not say.
+def modality_of(config_name: str, path: str | None, *, as_text: bool = False) -> str:
+    """What the samples are ("image", "video", "audio", "points", "text"), from names and headers alone; "" where a
+    plug-in does not say. A table is `as_text` where that is what it was asked for.
 
     Raises DataError for what is no data, ConfigError where a path is missing.
     """
@@ -270,4 +297,17 @@ def modality_of(config_name: str, path: str | None) -> str:
         if config_name != "path":
             return ""
         raise ConfigError(f"data={config_name} needs a path", fix="type data.path=PATH")
-    return "image" if sniff.hub_name(path) is not None else sniff.modality_at(sniff.existing(path))
+    if sniff.hub_name(path) is not None:
+        return "text" if as_text else "image"
+    found = sniff.existing(path)
+    kind = sniff.kind_of(found)
+    if as_text and kind in ("csv", "parquet"):
+        return "text"
+    if kind == "csv":
+        from genai.data.records import CsvRows, are_texts
+
+        if not are_texts(rows := CsvRows(found, skip=True)):
+            what = f"a table without a column that is known to be text, the columns are {', '.join(rows.columns)[:120]}"
+            raise DataError(what, path=path, fix="type data.field=COLUMN where one of them is text")
+        return "text"
+    return sniff.modality_at(found)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,13 @@ class Table:
     batches: Callable[[list[str]], Iterator[Any]]  # of pyarrow.RecordBatch
 
 
+class Tables(NamedTuple):
+    trains: Sequence[Table]
+    tests: Sequence[Table]
+    root: Path | str  # as errors name all of them
+    notes: list[str]
+
+
 @dataclass(frozen=True)
 class Columns:
     """Where the picture, the label and the caption of a row are; `names` of the classes where the table states them."""
@@ -55,9 +62,10 @@ class Columns:
         return "columns: " + ", ".join(told)
 
 
-def list_tables(trains: Sequence[Table], tests: Sequence[Table], root: Path | str, notes: list[str]) -> Listed:
+def list_tables(tables: Tables) -> Listed:
     """Raises DataError where there is no column of pictures, and for rows that do not fit; OutputError where a large
     set cannot be unpacked."""
+    trains, tests, root, notes = tables
     columns = find_columns(trains[0])
     for table in (*trains[1:], *tests):
         if (found := find_columns(table)) != columns:
@@ -77,15 +85,7 @@ def find_columns(table: Table) -> Columns:
     """By what Hugging Face's library says of them in the schema, else by type and name; the first of several."""
     import pyarrow.types as types
 
-    features = _features(table.schema)
-
-    def is_image(kind: Any) -> bool:
-        if types.is_struct(kind):
-            return any(field.name == "bytes" and is_bytes(field.type) for field in kind)
-        return is_bytes(kind)
-
-    def is_bytes(kind: Any) -> bool:
-        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+    features = features_of(table.schema)
 
     def is_text(kind: Any) -> bool:
         kind = kind.value_type if types.is_dictionary(kind) else kind
@@ -100,7 +100,7 @@ def find_columns(table: Table) -> Columns:
         by_name = [name for name in names if name in (stated or able)]
         return next(iter([*by_name, *stated, *([] if named else able)]), None)
 
-    image = first(is_image, _IMAGE_NAMES, "Image", named=False)
+    image = first(_is_image, _IMAGE_NAMES, "Image", named=False)
     if image is None:
         held = ", ".join(f"{field.name} ({field.type})" for field in list(table.schema)[:8]) or "none"
         what = f"no column of encoded pictures, the columns are {held}"
@@ -114,7 +114,27 @@ def find_columns(table: Table) -> Columns:
     return Columns(image, label, caption, tuple(map(str, names)) if isinstance(names, list) else ())
 
 
-def _features(schema: Any) -> dict[str, Any]:
+def has_pictures(table: Table) -> bool:
+    return any(_is_image(field.type) for field in table.schema)
+
+
+def is_readable(kind: Any) -> bool:
+    """Whether a column holds no encoded files."""
+    return not _is_image(kind)
+
+
+def _is_image(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    def is_bytes(kind: Any) -> bool:
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    if types.is_struct(kind):
+        return any(field.name == "bytes" and is_bytes(field.type) for field in kind)
+    return is_bytes(kind)
+
+
+def features_of(schema: Any) -> dict[str, Any]:
     """What Hugging Face's library says of the columns; {} where another tool wrote the table."""
     try:
         found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]

@@ -1,10 +1,9 @@
-"""Text: a file, a folder of them, or records of .jsonl, kept as one row of ids and learned in windows."""
+"""Text: files of it, or the documents of records, kept as one row of ids and learned in windows."""
 
 from __future__ import annotations
 
-import codecs
 import hashlib
-import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,21 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genai.contract import Batch, Spec
+from genai.contract import MOST_QUESTIONS, Batch, Spec
 from genai.data import cache, sniff
-from genai.data.source import BETWEEN, RESIDENT_BYTES, Corpus, Counts, Dataset, SeenBy
+from genai.data.documents import corpus_of_file, corpus_of_tables
+from genai.data.hub import tables_of_hub
+from genai.data.parquet import tables_of_parquet
+from genai.data.source import BETWEEN, RESIDENT_BYTES, Corpus, Counts, Dataset, SeenBy, refuse_columns
+from genai.data.text_files import read_text
 from genai.data.tokens import Tokenizer, make_tokenizer, read_tokenizer
 from genai.errors import DataError
 from genai.schema import DataConfig
 
 _CONTEXT, _VOCAB = 256, 4096
-TEXTS = "a .txt file, a folder of them, or a .jsonl file"
+TEXTS = "a .txt file, a folder of them, .jsonl, .csv or .parquet"
 _FEWEST_IDS = 16  # that a text must have
 _KEPT = 8 << 20  # bytes of a text whose ids are kept in the cache
-_PART = 1 << 24  # bytes that are read at once
+_PART = 1 << 24  # ids that are counted at once
+_LOOKED_AT = 1 << 20  # ids in which questions are looked for
+_LONGEST_QUESTION = 200  # characters of one that is kept
 _GOLDEN = 0.618034
 _ALIGNED = 8  # of so many windows one begins where a sample does
-_ROLES = (("user", "prompt"), ("assistant", "response"))
 _OPENINGS = {"file": "\n", "line": "\n", "paragraph": "\n\n"}  # what a sample of such documents follows on
 
 
@@ -108,12 +112,17 @@ class Windows:
 def open_corpus(config: DataConfig, name: str) -> Corpus:
     """Raises DataError for what is no text."""
     assert config.path is not None
+    if (hub := sniff.hub_name(config.path)) is not None:
+        return corpus_of_tables(tables_of_hub(hub), config, name)
     path = sniff.existing(config.path)
     kind = sniff.kind_of(path)
-    if kind not in ("text", "records"):
+    if kind == "parquet":
+        return corpus_of_tables(tables_of_parquet(path), config, name)
+    if kind in ("records", "csv"):
+        return corpus_of_file(path, config, name)
+    if kind != "text":
         raise DataError(f"no text, expected {TEXTS}", path=path, fix="check data.path")
-    if kind == "records":
-        return _records(path, config, name)
+    refuse_columns(config)
     files = [path] if path.is_file() else [path / inner for inner in sniff.walk(path) if sniff.is_text_name(inner)]
 
     def parts() -> Iterator[str]:
@@ -125,70 +134,6 @@ def open_corpus(config: DataConfig, name: str) -> Corpus:
     sizes = [file.stat().st_size for file in files]
     stamp = hashlib.sha256(repr([(str(f), cache.stamp_of(f)) for f in files]).encode(errors="surrogateescape"))
     return Corpus(name, parts, str(path.resolve()), stamp.hexdigest(), sum(sizes), len(files) > 1)
-
-
-def _records(path: Path, config: DataConfig, name: str) -> Corpus:
-    """A document for each line of JSON, in a seeded order: the text of one field, or what is said and answered."""
-    first = next(read_records(path), {})
-    dialogue = config.field is None and ("messages" in first or {"prompt", "response"} <= first.keys())
-
-    def parts() -> Iterator[str]:
-        records = list(read_records(path))
-        for number in np.random.RandomState(config.split_seed).permutation(len(records)):
-            try:
-                read = _turns(records[number], number, path) if dialogue else _field(records[number], number, path)
-                found = list(read)
-            except DataError:
-                if config.on_bad == "skip":
-                    continue
-                raise
-            yield from found
-            yield BETWEEN
-
-    def _field(record: dict[str, object], number: int, path: Path) -> list[str]:
-        texts = [key for key, value in first.items() if isinstance(value, str)]
-        field = config.field or next((key for key in ("text", "content", *texts) if key in texts), "text")
-        text = record.get(field)
-        if not isinstance(text, str):
-            what = f"record {number + 1} has no text in '{field}', its fields are {', '.join(record)[:80]}"
-            raise DataError(what, path=path, fix="type data.field=NAME")
-        return [text.replace(BETWEEN, " ")]
-
-    key = f"{path.resolve()} {config.field} {config.split_seed} {config.on_bad}"
-    return Corpus(name, parts, key, cache.stamp_of(path), path.stat().st_size, True, dialogue)
-
-
-def _turns(record: dict[str, object], number: int, path: Path) -> Iterator[str]:
-    """What is said on one line, and below it the answer up to BETWEEN, again and again. What others than the two say
-    (instructions) stands before what is said next. Raises DataError for a record that is no conversation."""
-    messages = record.get("messages")
-    if messages is None:
-        messages = [{"role": role, "content": record.get(key)} for role, key in _ROLES]
-    said: list[str] = []
-    answered = False
-    for message in messages if isinstance(messages, list) else [None]:
-        content = message.get("content") if isinstance(message, dict) else None
-        if not isinstance(content, str):
-            what = f"record {number + 1} is no conversation"
-            fix = 'write {"prompt": TEXT, "response": TEXT}, or {"messages": [{"role": "user", "content": TEXT}, ...]}'
-            raise DataError(what, path=path, fix=fix)
-        content = content.replace(BETWEEN, " ")
-        assert isinstance(message, dict)
-        if message.get("role") != "assistant":
-            said.append(content)
-            continue
-        if answered:
-            yield BETWEEN
-        yield question(" ".join(said))
-        yield content
-        said, answered = [], True
-    if not answered:
-        raise DataError(f"record {number + 1} has no answer", path=path, fix="answer it, or type data.on_bad=skip")
-
-
-def question(said: str) -> str:
-    """As a model of conversations reads it: on one line, which its answer follows."""
-    return " ".join(said.split()) + "\n"
 
 
 def answers(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
@@ -206,80 +151,26 @@ def answers(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     return np.cumsum(edges[:-1]) > 0
 
 
-def read_records(path: Path) -> Iterator[dict[str, object]]:
-    """The objects of a .jsonl file. Raises DataError for a line that is none."""
-    pending = ""
-    number = 0
-    for part in read_text(path):
-        lines = (pending + part).split("\n")
-        pending = lines.pop()
-        for line in lines:
-            number += 1
-            if line.strip():
-                yield _record(line, number, path)
-    if pending.strip():
-        yield _record(pending, number + 1, path)
-
-
-def _record(line: str, number: int, path: Path) -> dict[str, object]:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"line {number} is no JSON", path=path, fix="write one object a line") from error
-    if not isinstance(found, dict):
-        raise DataError(f"line {number} is no JSON object", path=path, fix="write one object a line")
-    return found
-
-
-def read_text(path: Path) -> Iterator[str]:
-    """A file's text, part after part, with lines that end in \\n. UTF-8, or UTF-16 that says so. Raises DataError for
-    what is no text."""
-    with sniff.reading(path), path.open("rb") as file:
-        start = file.read(2)
-        file.seek(0)
-        encoding = "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-        decoder = codecs.getincrementaldecoder(encoding)()
-        held = ""  # a \r whose \n may come
-        read = 0
-        while True:
-            content = file.read(_PART)
-            try:
-                text = held + decoder.decode(content, final=not content)
-            except UnicodeDecodeError as error:
-                raise _no_text(path, content, read + error.start) from error
-            if BETWEEN in text:
-                raise DataError("a binary file, no text: it holds bytes of value 0", path=path, fix="check data.path")
-            read += len(content)
-            held = "\r" if text.endswith("\r") and content else ""
-            text = text[: len(text) - len(held)].replace("\r\n", "\n").replace("\r", "\n")
-            if text:
-                yield text
-            if not content:
-                return
-
-
-def _no_text(path: Path, content: bytes, place: int) -> DataError:
-    what = f"no UTF-8 text: byte {content[0]:02x}" if not content else f"no UTF-8 text, from byte {place:,} on"
-    for encoding in ("gb18030", "cp1252"):
-        try:
-            codecs.getincrementaldecoder(encoding)().decode(content)
-        except UnicodeDecodeError:
-            continue
-        named = "Chinese in GB18030" if encoding == "gb18030" else "a Western encoding"
-        fix = f"if it is {named}, type iconv -f {encoding} -t utf-8 FILE > NEW"
-        return DataError(what, path=path, fix=fix)
-    return DataError(what, path=path, fix="save it as UTF-8, or check data.path")
-
-
 def build(corpus: Corpus, config: DataConfig, *, seen_by: SeenBy | None = None, tokenizer: str = "") -> Dataset:
-    """The last part held out, both as windows of ids. Raises DataError for a text that is too short."""
+    """Its own held-out part, or the last part held out, both as windows of ids. Raises DataError for a text that is too
+    short."""
     notes = list(corpus.notes)
     given = seen_by.units.tokenizer if seen_by is not None else tokenizer
-    ids, made = _kept_ids(corpus, config, read_tokenizer(given) if given else None)
-    every = seen_by is not None and seen_by.hold_out_all
-    cut = 0 if every else len(ids) - int(len(ids) * config.valid_fraction)
-    what = f"the text has {cut:,} {made.unit}s to learn and {len(ids) - cut:,} held out"
-    if min((part for part in (cut, len(ids) - cut) if part), default=0) < _FEWEST_IDS:
+    ids, made, left_out = _kept_ids(corpus, config, read_tokenizer(given) if given else None)
+    counted = answers(ids, made) if corpus.dialogue else None
+    if corpus.test is not None:
+        held_out, _, more = _kept_ids(corpus.test, config, made)
+        cut, left_out, learned = len(ids), left_out + more, ids
+        parts = [counted, None if counted is None else answers(held_out, made)]
+    else:
+        every = seen_by is not None and seen_by.hold_out_all
+        cut = 0 if every else len(ids) - int(len(ids) * config.valid_fraction)
+        learned, held_out = ids[:cut], ids[cut:]
+        parts = [None, None] if counted is None else [counted[:cut], counted[cut:]]
+    if left_out:
+        notes.append(f"{left_out:,} without a text are left out")
+    what = f"the text has {cut:,} {made.unit}s to learn and {len(held_out):,} held out"
+    if min((part for part in (cut, len(held_out)) if part), default=0) < _FEWEST_IDS:
         raise DataError(f"{what}, too few", path=config.path, fix="give it a longer text")
     if seen_by is not None:
         context = seen_by.units.shape[0] - 1
@@ -290,15 +181,13 @@ def build(corpus: Corpus, config: DataConfig, *, seen_by: SeenBy | None = None, 
             raise DataError(f"{what}, too few for windows of {context:,}", path=config.path, fix=fix)
         if config.context is None and context < _CONTEXT:
             notes.append(f"a short text: data.context is {context}")
-    counted = answers(ids, made) if corpus.dialogue else None
-    parts = [None, None] if counted is None else [counted[:cut], counted[cut:]]
     if any(part is not None and len(part) and not part.any() for part in parts):
         raise DataError(f"{what}, without an answer in one of them", path=config.path, fix="give it more answers")
     opening, ending = _opening(corpus, config, made)
     documents = corpus.marked or config.documents not in (None, "file")
     begins = opening if documents else ()
-    train = Windows(ids[:cut], context + 1, whole=False, counted=parts[0], opening=begins)
-    valid = Windows(ids[cut:], context + 1, whole=True, counted=parts[1]) if cut < len(ids) else None
+    train = Windows(learned, context + 1, whole=False, counted=parts[0], opening=begins)
+    valid = Windows(held_out, context + 1, whole=True, counted=parts[1]) if len(held_out) else None
     spec = Spec(
         kind="token",
         shape=(context + 1,),
@@ -308,13 +197,30 @@ def build(corpus: Corpus, config: DataConfig, *, seen_by: SeenBy | None = None, 
         opening=opening,
         ending=ending,
         dialogue=corpus.dialogue,
+        given=corpus.given,
+        questions=() if counted is None else _questions(ids, counted, made),
         num_samples=len(train),
     )
     digest = hashlib.sha256(repr((spec.shape, cut)).encode() + spec.tokenizer.encode())
     digest.update(corpus.stamp.encode() if train.streams else ids.data)
+    if corpus.test is not None:
+        digest.update(corpus.test.stamp.encode() if train.streams else held_out.data)
     notes.append(f"{len(ids):,} ids, one a {made.unit}, {made.vocab:,} different ones")
-    held_out = ids[cut:] if counted is None else ids[cut:][counted[cut:]]
-    return Dataset(corpus.name, spec, train, valid, digest.hexdigest(), tuple(notes), text=counts(held_out, made))
+    predicted = held_out if parts[1] is None else held_out[parts[1]]
+    return Dataset(corpus.name, spec, train, valid, digest.hexdigest(), tuple(notes), text=counts(predicted, made))
+
+
+def _questions(ids: np.ndarray, counted: np.ndarray, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """What is asked most often at the beginning of a text; in order where that is all."""
+    edges = np.flatnonzero(np.diff(counted[:_LOOKED_AT].astype(np.int8), prepend=1, append=1))
+    begins, ends = edges[::2], edges[1::2]
+    found = Counter(ids[begin:end].tobytes() for begin, end in zip(begins, ends, strict=True))
+    questions = [
+        tokenizer.decode(np.frombuffer(asked, ids.dtype)).strip() for asked, _ in found.most_common(MOST_QUESTIONS)
+    ]
+    # No run can keep an interpolation.
+    kept = [text for text in questions if 0 < len(text) <= _LONGEST_QUESTION and "${" not in text]
+    return tuple(sorted(kept) if len(found) < MOST_QUESTIONS else kept)
 
 
 def _opening(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> tuple[tuple[int, ...], str]:
@@ -338,8 +244,9 @@ def counts(ids: np.ndarray, tokenizer: Tokenizer) -> Counts:
     return Counts(len(ids), *sums)
 
 
-def _kept_ids(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer | None) -> tuple[np.ndarray, Tokenizer]:
-    """The ids of the text and what made them, from the cache where they are there; of a large text from a file."""
+def _kept_ids(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer | None) -> tuple[np.ndarray, Tokenizer, int]:
+    """The ids of the text, what made them, and how many of its records hold no text; from the cache where they are
+    there, of a large text from a file."""
     key = f"ids {corpus.key} {config.tokens} {config.vocab_size} {None if tokenizer is None else tokenizer.dump()}"
     small = corpus.num_bytes < _KEPT and config.tokens != "bpe"
     kept = None if small else cache.read_kept(key, corpus.stamp)
@@ -347,20 +254,23 @@ def _kept_ids(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer | None) -
     if kept is not None:
         made = read_tokenizer(kept["tokenizer"])
         if path.is_file() and path.stat().st_size == kept["count"] * _dtype(made).itemsize:
-            return _opened(path, _dtype(made)), made
+            return _opened(path, _dtype(made)), made, kept.get("left_out", 0)
+    learned_from = [corpus.parts, *([] if corpus.test is None else [corpus.test.parts])]
     made = tokenizer or make_tokenizer(
-        lambda: (part for part in corpus.parts() if part != BETWEEN), config.tokens, config.vocab_size or _VOCAB
+        lambda: (part for parts in learned_from for part in parts() if part != BETWEEN),
+        config.tokens,
+        config.vocab_size or _VOCAB,
     )
     arrays = _encoded(corpus, made)
     if small:
-        return np.concatenate([np.zeros(0, _dtype(made)), *arrays]), made
+        return np.concatenate([np.zeros(0, _dtype(made)), *arrays]), made, corpus.left_out()
     count = 0
     with cache.new_blob(key, "the ids of the text cannot be kept") as file:
         for array in arrays:
             count += len(array)
             file.write(array.data)
-    cache.keep(key, corpus.stamp, {"tokenizer": made.dump(), "count": count})
-    return _opened(path, _dtype(made)), made
+    cache.keep(key, corpus.stamp, {"tokenizer": made.dump(), "count": count, "left_out": corpus.left_out()})
+    return _opened(path, _dtype(made)), made, corpus.left_out()
 
 
 def _opened(path: Path, dtype: np.dtype) -> np.ndarray:

@@ -96,6 +96,8 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
     (tmp_path / "TUNES.txt").write_text("\n".join(f"X:{i}\nM:4/4\nL:1/8\nK:G\nGABc d2ef|g8|\n" for i in range(100)))
     talk = [{"prompt": f"what is {i}?", "response": f"{i} is a number."} for i in range(100)]
     (tmp_path / "DIALOGUE.jsonl").write_text("\n".join(map(json.dumps, talk)))
+    reviews = [f"{('neg', 'pos')[i % 2]},Number {i} is {('bad', 'good')[i % 2]}." for i in range(200)]
+    (tmp_path / "REVIEWS.csv").write_text("\n".join(["label,text", *reviews]))
     commands, told = readme_commands(), tmp_path / "told.txt"
     assert sum(command.startswith("genai ") for command in commands) >= 5
     for command in commands:

@@ -360,6 +360,8 @@ def test_texts_are_drawn_by_their_label(opinions: Path, tmp_path: Path) -> None:
     assert (tmp_path / "b" / "samples.txt").read_text().startswith("label: pos\ngood!\n---")
     assert drawn(opinions, tmp_path / "c", greedy, count=3) == [*asked, asked[0]]  # by turns
     assert (opinions / "previews" / "00000060.txt").read_text().startswith("label: pos\n")
+    (tmp_path / "other.csv").write_text("\n".join(["label,text", *["pos,good!"] * 40]))
+    assert api.evaluate(opinions, f"data.path={tmp_path / 'other.csv'}", console=QUIET)["bits_per_char"] < 0.3
     with pytest.raises(ConfigError, match="unknown label 'po' - did you mean 'pos'"):
         drawn(opinions, tmp_path / "d", labels=["po"])
     with pytest.raises(ConfigError, match="type --prompt 'label: pos' alone"):

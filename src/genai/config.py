@@ -326,8 +326,12 @@ class VerbConfig:
             given = {key: value for key, value in given.items() if key not in ("name", "path")}  # as it was trained on
         another = "name" in given and (given["name"], given.get("path")) != (own["name"], own["path"])
         if another:
-            # Another set is brought to the shape that the model learned on, unless told otherwise.
+            # Another set is brought to the shape that the model learned on, and read by the same columns, unless told
+            # otherwise.
             unsaid = {key for key in ("size", "channels", "codec", "fit") if given.get(key) is None}
+            columns = {key for key in ("field", "given") if given.get(key) is None and own.get(key) is not None}
+            path = given.get("path")
+            unsaid |= columns - set(foreign_settings("text", None if path is None else str(path)) if columns else ())
             kept = {key: own.get(key) for key in unsaid}
             values["data"] = {**given, **kept, **{key: own[key] for key in _SPLIT}}
         else:

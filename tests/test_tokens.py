@@ -110,3 +110,8 @@ def test_a_penalty_makes_what_was_said_less_likely_and_nothing_else() -> None:
     logits = torch.tensor([[2.0, -2.0, 2.0, -2.0]])
     found = penalised(logits, torch.tensor([[True, True, False, False]]), 2.0)
     assert found.tolist() == [[1.0, -4.0, 2.0, -2.0]]
+
+
+def test_pieces_are_learned_from_many_short_texts() -> None:
+    tokenizer = make_tokenizer(lambda: [f"{letter}{letter}x" for letter in "a" * 100 + "j" * 100], "bpe", 1000)
+    assert len(tokenizer.encode("jjx")) == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import Literal, Protocol
 
 import numpy as np
@@ -14,7 +13,7 @@ from genai.errors import ConfigError, DataError
 
 _MOST_CHARACTERS = 10_000  # that get an id each where nobody says otherwise
 _CHUNK = 1 << 20  # characters that are cut into pieces at once
-_LEARNED_FROM = 64  # such chunks, at most
+_LEARNED_FROM = 64 << 20  # characters, at most, that pieces are learned from
 _END = "<|end|>"
 # Bytes stand in pieces as the letter of their number, those without one as the letters from 256 on (Radford et al.
 # 2019).
@@ -145,7 +144,7 @@ def make_tokenizer(
                 break
         else:
             return Characters("".join(sorted(alphabet)))
-    return _learned_pieces(islice(_chunks(texts()), _LEARNED_FROM), vocab)
+    return _learned_pieces(_beginning(_chunks(texts())), vocab)
 
 
 def _learned_pieces(texts: Iterable[str], vocab: int) -> Pieces:
@@ -169,6 +168,15 @@ def _learned_pieces(texts: Iterable[str], vocab: int) -> Pieces:
 
 def _points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+def _beginning(texts: Iterable[str]) -> Iterator[str]:
+    read = 0
+    for text in texts:
+        yield text
+        read += len(text)
+        if read >= _LEARNED_FROM:
+            return
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[str]:

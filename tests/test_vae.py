@@ -97,9 +97,8 @@ def test_a_picture_s_logistic_is_the_sum_over_its_values() -> None:
     torch.testing.assert_close(Logistic(PICTURES).log_prob(x, output), each.sum((1, 2, 3)))
 
 
-@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("colours", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_mixture_sums_to_one_over_all_colours_of_a_pixel(colours: int) -> None:
-    """Over 16 of each colour's levels in place of 256, by the ends of their intervals: here all levels, in steps."""
     spec = replace(PICTURES, shape=(colours, 1, 1))
     likelihood = LogisticMixture(spec, parts=2)
     output = torch.randn(1, likelihood.channels, 1, 1, generator=torch.Generator().manual_seed(0)).double()
@@ -115,6 +114,20 @@ def test_a_mixture_sums_to_one_over_all_colours_of_a_pixel(colours: int) -> None
             each = _per_pixel(likelihood, x.double(), output)
             total += each.exp().sum()
     assert total.item() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_mixture_over_all_greens_and_blues_is_the_mixture_of_its_reds() -> None:
+    """At every 17th red, the ends among them; that a mixture of one colour sums to one is tested above."""
+    three = LogisticMixture(replace(PICTURES, shape=(3, 1, 1)), parts=2)
+    one = LogisticMixture(replace(PICTURES, shape=(1, 1, 1)), parts=2)
+    output = torch.randn(1, three.channels, 1, 1, generator=torch.Generator().manual_seed(0)).double()
+    of_red = output.unflatten(1, (2, -1))[:, :, [0, 1, 4]].flatten(1, 2)  # weight, mean and scale of each part
+    greens, blues = torch.meshgrid(LEVELS, LEVELS, indexing="ij")
+    for red in LEVELS[::17]:
+        x = torch.stack([torch.full_like(greens, float(red)), greens, blues])[None]
+        total = _per_pixel(three, x.double(), output).exp().sum()
+        expected = one.log_prob(red.view(1, 1, 1, 1).double(), of_red).exp()
+        assert total.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def _per_pixel(likelihood: LogisticMixture, x: Tensor, output: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from safetensors.torch import load_file
 
 import genai.evaluation
 import genai.writers  # noqa: F401  # likewise
-from genai import api
+from genai import api, worker
 from genai.config import compose_train
 from genai.console import Console
 from genai.errors import GenaiError
+from genai.job import Place
+from genai.launch.local import Ended
 from genai.schema import Config
 
 PLAIN = ["threads=1", "trainer.log_every=1", "trainer.preview_every=0", "trainer.eval_every=0"]
@@ -65,6 +68,24 @@ def start_fork(action: Callable[[], None], faults: str | None = None) -> int:
 
 def finish(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def ranks_in_forks(command: Sequence[str], count: int, message: bytes) -> Ended:
+    """In place of run_ranks: the same processes, but forked, with torch at hand at once."""
+    with tempfile.TemporaryDirectory() as meeting:
+
+        def work(rank: int) -> None:
+            os.environ |= Place(rank, count, (Path(meeting) / "rendezvous").as_uri()).environment()
+            reading, writing = os.pipe()  # stays open at both ends: a worker ends with its standard input
+            os.write(writing, message)
+            os.dup2(reading, 0)
+            sys.stdin = os.fdopen(0)
+            os._exit(worker.main())
+
+        pids = [start_fork(lambda rank=rank: work(rank)) for rank in range(count)]  # type: ignore[misc]
+        codes = [finish(pid) for pid in pids]
+    failed = next((rank for rank in range(count) if codes[rank]), 0)
+    return Ended(codes[failed], failed)
 
 
 def last_checkpoint(folder: Path) -> Path:

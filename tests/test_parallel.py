@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from harness import contents, differences, last_checkpoint, metrics, wait_for
+from harness import (
+    config_of,
+    contents,
+    differences,
+    forked,
+    last_checkpoint,
+    metrics,
+    ranks_in_forks,
+    train,
+    wait_for,
+)
 
 ENDLESS = ["trainer.max_steps=100000", "trainer.save_every=0"]
 
@@ -75,9 +85,14 @@ def training(model: str, folder: Path, *overrides: str) -> list[str]:
         pytest.param("probe_softmax", ["trainer.max_steps=20", "optim=adam"], marks=pytest.mark.slow),
     ],
 )
-def test_two_processes_equal_one_that_accumulates(model: str, overrides: list[str], tmp_path: Path) -> None:
-    assert genai(*training(model, tmp_path / "two", *overrides, "trainer.devices=2")).returncode == 0
-    assert genai(*training(model, tmp_path / "one", *overrides, "trainer.accumulate=2")).returncode == 0
+def test_two_processes_equal_one_that_accumulates(
+    model: str, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genai.launch.local.run_ranks", ranks_in_forks)
+    train(config_of(model, tmp_path / "two", *overrides, "trainer.devices=2", "trainer.timeout_seconds=60"))
+    assert forked(lambda: train(config_of(model, tmp_path / "one", *overrides, "trainer.accumulate=2"))) == 0
+    parts = [json.loads((last_checkpoint(tmp_path / name) / "config.json").read_text()) for name in ("one", "two")]
+    assert [part["trainer"]["devices"] for part in parts] == [1, 2]
     two, one = metrics(tmp_path / "two"), metrics(tmp_path / "one")
     assert len(two) == len(one) == 20
     for a, b in zip(one, two, strict=True):

@@ -127,14 +127,15 @@ def test_a_limit_of_the_kernel_in_the_middle_of_a_file_is_an_output_error(tmp_pa
     assert check(tmp_path, 10) == 10
 
 
-def test_120_kills_at_random_instants_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [40, pytest.param(120, marks=pytest.mark.slow)])
+def test_kills_at_random_instants_lose_nothing(kills: int, tmp_path: Path) -> None:
     """One folder through all of them, as one run through as many crashes: 0 bad, 0 lost, and never back."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     instants = random.Random(seed)
     save(tmp_path, 10)
     step, under_way = 10, 0
-    for _ in range(120):
+    for _ in range(kills):
 
         def train(writing: int, first: int = step + 1) -> None:
             os.write(writing, b"begun")
@@ -144,12 +145,15 @@ def test_120_kills_at_random_instants_lose_nothing(tmp_path: Path) -> None:
 
         pid, reading = start_fork(train)
         assert os.read(reading, 5) == b"begun"
-        time.sleep(instants.uniform(0.0, 0.1))
+        # On a busy machine no save may end in the time that is slept: some kills wait for one or two.
+        waited = b"".join(os.read(reading, 4) for _ in range(instants.randrange(3)))
+        time.sleep(instants.uniform(0.0, 0.05))
         os.kill(pid, signal.SIGKILL)
         code, written = finish(pid, reading)
         assert code == -signal.SIGKILL
+        written = waited + written
         reported = int.from_bytes(written[-4:], "little") if written else step
         under_way += any(name.startswith(".") for name in os.listdir(tmp_path))
         step = check(tmp_path, reported)
-    assert under_way >= 40  # the control: kills did land in the middle of saving or deleting
-    assert step >= 30  # and saves went on between them
+    assert under_way >= kills // 3  # the control: kills did land in the middle of saving or deleting
+    assert step >= 10 + kills // 2  # and saves went on between them

@@ -157,14 +157,15 @@ def resume_without(
 FAULTS = [*(f"after_file:{i}" for i in range(1, 7)), "before_manifest", "before_rename", "after_rename", "prune"]
 
 
-def test_random_kills_lose_nothing_that_was_saved(tmp_path: Path) -> None:
-    """100 kills at random instants and at every fault point of a save; the run always goes on from the newest complete
+@pytest.mark.parametrize("kills", [25, pytest.param(100, marks=pytest.mark.slow)])
+def test_random_kills_lose_nothing_that_was_saved(kills: int, tmp_path: Path) -> None:
+    """Kills at every fault point of a save and at random instants; the run always goes on from the newest complete
     checkpoint, and metrics.jsonl holds each step once, in order."""
     folder = tmp_path / "run"
     config = config_of("probe_gan", folder, "trainer.max_steps=100000", "trainer.save_every=2", "trainer.keep=2")
     rng = random.Random(0)
     reached = 0
-    for trial in range(100):
+    for trial in range(kills):
         fault = f"kill@save:{FAULTS[trial]}" if trial < len(FAULTS) else None
         pid = start_fork(lambda: train(config, resume=True), faults=fault)
         if fault is None:

@@ -406,10 +406,10 @@ def test_a_way_between_inputs_begins_and_ends_at_them() -> None:
 def test_likelihood_is_in_the_units_of_the_data() -> None:
     """A network of zeros stands for independent Gaussians of the data's mean and deviation."""
     model = diffusion()
-    grey = torch.randint(0, 256, (64, 2, 8, 8), generator=torch.Generator().manual_seed(0)).double()
+    grey = torch.randint(0, 256, (16, 2, 8, 8), generator=torch.Generator().manual_seed(0)).double()
     x = grey / 127.5 - 1
     torch.manual_seed(0)
-    found = model.evaluate_likelihood(Batch(x=x, cond={"label": torch.zeros(64, dtype=torch.int64)}), 200)
+    found = model.evaluate_likelihood(Batch(x=x, cond={"label": torch.zeros(16, dtype=torch.int64)}), 200)
     mean, deviation = ([127.5 * v for v in vs] for vs in (PICTURES.mean, PICTURES.deviation))
     torch.manual_seed(0)
     grey = grey + torch.rand_like(x) - 0.5  # spread evenly over their levels

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,20 @@ def opened(model: str, tmp_path: Path) -> tuple[Config, Dataset, Model]:
     return config, data, built
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of a model that nothing interrupted, which no test may change."""
+    root = tmp_path_factory.mktemp("whole")
+
+    @functools.cache
+    def trained(model: str) -> Path:
+        config = small(model, root / str(MODELS.index(model)))
+        assert forked(lambda: train(config)) == 0
+        return Path(str(config.run.dir))
+
+    return trained
+
+
 def test_every_config_is_a_model_and_every_model_has_a_config() -> None:
     shipped = {path.stem for path in (Path(__file__).parent.parent / "configs" / "model").glob("*.yaml")}
     assert shipped <= set(NAMES)
@@ -91,11 +107,12 @@ def test_each_update_lowers_its_own_loss(model: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_training_moves_every_child_that_an_update_names(model: str, tmp_path: Path) -> None:
-    config, _, built = opened(model, tmp_path)
+def test_training_moves_every_child_that_an_update_names(
+    model: str, whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    _, _, built = opened(model, tmp_path)
     first = {name: value.clone() for name, value in built.state_dict().items()}
-    folder = tmp_path / "run"
-    train(small(model, folder, f"seed={config.seed}"))
+    folder = whole(model)
     last = contents(last_checkpoint(folder))
     for child in {update.trains for update in built.updates()}:
         moved = [n for n in first if n.startswith(child) and not torch.equal(first[n], last[f"model:{n}"])]
@@ -104,21 +121,18 @@ def test_training_moves_every_child_that_an_update_names(model: str, tmp_path: P
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_resume_is_bit_exact(model: str, tmp_path: Path) -> None:
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
-    config = small(model, whole)
-    assert forked(lambda: train(config)) == 0
+def test_resume_is_bit_exact(model: str, whole: Callable[[str], Path], tmp_path: Path) -> None:
+    halves = tmp_path / "halves"
     config = small(model, halves)
     assert forked(lambda: train(config), faults="kill@step:3") == -9
     assert forked(lambda: train(config, resume=True)) == 0
-    assert differences(whole, halves) == []
-    assert metrics(whole) == metrics(halves)
+    assert differences(whole(model), halves) == []
+    assert metrics(whole(model)) == metrics(halves)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_saved_model_is_the_model(model: str, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    train(small(model, folder))
+def test_a_saved_model_is_the_model(model: str, whole: Callable[[str], Path]) -> None:
+    folder = whole(model)
     trained = open_trained(folder, threads=1)
     data = open_dataset(trained.config, None)
     assert trained.spec == data.spec

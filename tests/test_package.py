@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -13,6 +15,7 @@ import sys
 import zipfile
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -109,6 +112,8 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
                 words.append(f"trainer.max_steps={3 if words[1] == 'train' else 5}")
             if words[1:3] == ["train", "transformer"]:
                 words += ["net.layers=1", "net.width=32", "net.heads=2"]
+            if words[1:3] == ["train", "diffusion"]:
+                words += ["net.width=8", "net.head_width=8", "sampling.steps=4"]
             if words[1] in ("train", "resume", "sample", "eval"):
                 words.append("threads=1")
             if words[1] in ("train", "sample"):
@@ -131,12 +136,13 @@ def in_folder(arguments: list[str], folder: Path, told: Path) -> None:
     os._exit(code)
 
 
-def test_the_python_of_the_readme_works(tmp_path: Path) -> None:
+def test_the_python_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
     assert block is not None
     code = block[1].replace("trainer.max_minutes=1", "trainer.max_steps=2")
     assert code != block[1]
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    assert forked(partial(exec, code, {})) == 0
     assert len(list(tmp_path.glob("runs/gan/*/samples/*/0*.png"))) == 16
 
 
@@ -171,15 +177,15 @@ def test_the_sweep_script_prints_the_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "small"),
+    ("name", "small"),
     [
         ("trainer_overhead", ["--rounds=1", "--steps=20"]),
         ("checkpoint_speed", ["--rounds=1", "--megabytes=4"]),
         ("streaming", ["--rounds=1", "--pictures=100", "--side=80"]),
     ],
 )
-def test_the_measuring_scripts_run(script: str, small: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts/bench" / f"{script}.py"), *small]
+def test_the_measuring_scripts_run(name: str, small: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts/bench" / f"{name}.py"), *small]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "limit" in done.stdout, done.stderr
     assert done.stderr == ""  # what it measured at this size is not judged
@@ -196,15 +202,28 @@ def test_the_bench_of_the_gan_runs_or_says_what_it_needs(tmp_path: Path) -> None
         assert re.search(r"same networks, (bf16|fp32): \d+ ms, [\d.]+ times as fast", done.stdout), done.stderr
 
 
-def test_the_judge_prefers_real_pictures_to_noise(tmp_path: Path) -> None:
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_judge_prefers_real_pictures_to_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), dtype=np.uint8)
     np.savez(tmp_path / "noise.npz", samples=noise, labels=np.arange(300) % 10)
-    command = [sys.executable, str(ROOT / "scripts/judge.py"), "data=digits", str(tmp_path / "noise.npz")]
-    environment = os.environ | {"GENAI_DATA": str(tmp_path / "kept")}
-    printed = [
-        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    ]
+    judge = script("judge")
+    monkeypatch.setattr(judge, "PASSES_OVER_FEW", 5)  # enough to tell these
+    monkeypatch.setenv("GENAI_DATA", str(tmp_path / "kept"))
+    monkeypatch.setattr(sys, "argv", ["judge.py", "data=digits", str(tmp_path / "noise.npz")])
+    printed = []
+    for _ in range(2):
+        judge.main()
+        printed.append(capsys.readouterr().out)
     rows = [line.split() for line in printed[0].splitlines() if line.startswith(" ")]
     (real, real_right), (drawn, drawn_right) = ((float(row[0]), float(row[1])) for row in rows[1:])
     assert drawn > 5 * real
@@ -213,15 +232,24 @@ def test_the_judge_prefers_real_pictures_to_noise(tmp_path: Path) -> None:
     assert printed[0].splitlines()[1:] == printed[1].splitlines()  # the second time it is read back
 
 
-def test_the_script_that_counts_modes_prints_a_line_for_each_run(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts/modes.py"), "gan", "seed=3", "trainer.max_steps=2"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+def test_the_script_that_counts_modes_prints_a_line_for_each_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def in_this_process(*arguments: str) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert run([*arguments, "--quiet"]) == 0
+
+    modes = script("modes")
+    monkeypatch.setattr(modes, "genai", in_this_process)
+    monkeypatch.setattr(sys, "argv", ["modes.py", "gan", "seed=3", "trainer.max_steps=2"])
+    modes.main()
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [row[:3] for row in rows] == [["grid25", "3", "2"], ["ring8", "3", "2"]]
 
 
-def test_a_sweep_makes_a_run_for_every_combination(tmp_path: Path) -> None:
+def test_a_sweep_makes_a_run_for_every_combination(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     words = [
         "train",
         "gan",
@@ -232,20 +260,11 @@ def test_a_sweep_makes_a_run_for_every_combination(tmp_path: Path) -> None:
         "seed=0,1",
         "trainer.max_steps=8",
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "genai", *words], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    listed = subprocess.run(
-        [sys.executable, "-m", "genai", "runs", "list", "--json"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    import json
-
-    runs = json.loads(listed.stdout)
+    monkeypatch.chdir(tmp_path)
+    assert run(words) == 0
+    capfd.readouterr()
+    assert run(["runs", "list", "--json"]) == 0
+    runs = json.loads(capfd.readouterr().out)
     assert len(runs) == 4
-    assert all(run["status"] == "finished" and run["steps"] == 8 for run in runs)
-    assert all("valid/pair_sign" in run["metrics"] for run in runs)
+    assert all(found["status"] == "finished" and found["steps"] == 8 for found in runs)
+    assert all("valid/pair_sign" in found["metrics"] for found in runs)

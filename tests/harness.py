@@ -46,7 +46,7 @@ def forked(action: Callable[[], None], faults: str | None = None) -> int:
 
 
 def start_fork(action: Callable[[], None], faults: str | None = None) -> int:
-    torch.set_num_threads(1)  # a fork of a process with OpenMP threads hangs
+    torch.set_num_threads(1)
     sys.stdout.flush()
     pid = os.fork()
     if pid:
@@ -54,6 +54,7 @@ def start_fork(action: Callable[[], None], faults: str | None = None) -> int:
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        torch.set_num_threads = lambda count: None  # OpenMP's threads are not forked: to wait for them takes forever
         if faults:
             os.environ |= {"GENAI_TEST_FAULTS": "1", "GENAI_FAULT": faults}
         action()

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from genai.config import compose_train
+from genai.data import text_files
 from genai.data.documents import given_columns
 from genai.data.loader import Loader
 from genai.data.source import Corpus, Dataset, SeenBy, modality_of, open_data, open_source
@@ -69,7 +70,7 @@ def test_of_documents_some_windows_begin_as_samples_do(tmp_path: Path) -> None:
     assert isinstance(train, Windows)
     tokenizer = read_tokenizer(opened(tmp_path / "tunes.txt", context=32, documents="paragraph").spec.tokenizer)
     x = train.fetch(torch.arange(len(train))).x
-    assert all(tokenizer.decode(row.numpy()).startswith("\n\nX:") for row in x[:-8:8])
+    assert all(row[0] == tokenizer.end and tokenizer.decode(row.numpy()).startswith("X:") for row in x[:-8:8])
     plain = Windows(train.ids, 33, whole=False).fetch(torch.arange(len(train))).x
     others = torch.arange(len(train)) % 8 > 0
     assert torch.equal(x[others], plain[others])
@@ -126,12 +127,25 @@ def test_records_are_documents(tmp_path: Path, field: str | None) -> None:
     assert [tokenizer.decode(part) for part in parts[:2]] != ["Nummer 0 für Öl", "Nummer 1 für Öl"]  # by a seed
 
 
-@pytest.mark.parametrize(
-    ("documents", "opening", "ending"), [("file", "\n", ""), ("line", "\n", "\n"), ("paragraph", "\n\n", "\n\n")]
-)
-def test_what_a_sample_is_says_where_it_begins_and_ends(novel: Path, documents: str, opening: str, ending: str) -> None:
-    spec = opened(novel, documents=documents).spec
-    assert (read_tokenizer(spec.tokenizer).decode(np.array(spec.opening)), spec.ending) == (opening, ending)
+@pytest.mark.parametrize(("documents", "texts"), [("line", ["a", "b c", "d"]), ("paragraph", ["a\nb c", "d"])])
+@pytest.mark.parametrize("part", [1 << 20, 1, 2, 3])
+def test_documents_in_a_text_are_marked_wherever_it_is_read_in_parts(
+    documents: str, texts: list[str], part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Empty ones are none. A sample follows on the mark."""
+    monkeypatch.setattr(text_files, "_PART", part)
+    (tmp_path / "a.txt").write_text("\n\na\nb c\n \n\n\nd\n" * 30)
+    data = opened(tmp_path / "a.txt", documents=documents, context=16, valid_fraction=0)
+    assert isinstance(data.train, Windows)
+    tokenizer = read_tokenizer(data.spec.tokenizer)
+    found = np.split(data.train.ids, np.flatnonzero(data.train.ids == tokenizer.end) + 1)
+    assert [tokenizer.decode(ids) for ids in found] == [*texts * 30, ""]
+    assert data.spec.opening == (tokenizer.end,)
+
+
+def test_a_sample_of_one_long_text_follows_on_a_line(novel: Path) -> None:
+    spec = opened(novel).spec
+    assert read_tokenizer(spec.tokenizer).decode(np.array(spec.opening)) == "\n"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -44,7 +44,6 @@ class Spec:
     first_stage: str = ""  # of latents: sha256 of the weights that make them
     tokenizer: str = ""  # of text: all that makes ids of it, as `genai.data.tokens` writes it
     opening: tuple[int, ...] = ()  # of text: what a sample without a prompt follows on
-    ending: str = ""  # of text: where a sample ends, beside the end of a document
     dialogue: bool = False  # of text: lines that are answered; answers alone are learned
     given: tuple[str, ...] = ()  # of such text: the attributes that a line tells, `name: value; name: value`
     questions: tuple[str, ...] = ()  # ... and what is asked most often, in order where it is fewer than MOST_QUESTIONS

@@ -81,7 +81,6 @@ def tell(
     is asked by turns what was asked often in training. `say` is told of one alone as it comes. Raises DataError for a
     prompt that the model cannot read."""
     tokenizer = read_tokenizer(model.spec.tokenizer)
-    endings = [ending for ending in (model.spec.ending, *sampling.stop) if ending]
     seeds = [mix(seed, i) for i in range(count)] * len(prompts or ("",))
     said = [prompt for prompt in prompts or ("",) for _ in range(count)]
     if prompts is None and model.spec.questions:
@@ -89,7 +88,7 @@ def tell(
     asked = model.spec.dialogue and (prompts is not None or bool(model.spec.questions))
     encoded = {text: tokenizer.encode(question(text) if asked else text).tolist() for text in dict.fromkeys(said)}
     begins = [[*model.spec.opening, *encoded[text]] for text in said]
-    rows = [Row(tokenizer, endings) for _ in said]
+    rows = [Row(tokenizer, sampling.stop) for _ in said]
 
     def told(i: int) -> Told:
         row = rows[i]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -41,6 +43,18 @@ def read_text(path: Path) -> Iterator[str]:
                 yield text
             if not content:
                 return
+
+
+def cut_into(parts: Iterable[str], separator: re.Pattern[str]) -> Iterator[str]:
+    """The documents of a text, BETWEEN behind each; empty ones are none."""
+    held = ""
+    for part in chain(parts, [None]):
+        found = separator.split(held + (part or ""))
+        held = "" if part is None else found.pop()
+        for text in found:
+            if text.strip():
+                yield text.strip("\n")
+                yield BETWEEN
 
 
 def _no_text(path: Path, content: bytes, place: int) -> DataError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from genai.data.documents import corpus_of_file, corpus_of_tables
 from genai.data.hub import tables_of_hub
 from genai.data.parquet import tables_of_parquet
 from genai.data.source import BETWEEN, RESIDENT_BYTES, Corpus, Counts, Dataset, SeenBy, refuse_columns
-from genai.data.text_files import read_text
+from genai.data.text_files import cut_into, read_text
 from genai.data.tokens import Tokenizer, make_tokenizer, read_tokenizer
 from genai.errors import DataError
 from genai.schema import DataConfig
@@ -31,7 +32,7 @@ _LOOKED_AT = 1 << 20  # ids in which questions are looked for
 _LONGEST_QUESTION = 200  # characters of one that is kept
 _GOLDEN = 0.618034
 _ALIGNED = 8  # of so many windows one begins where a sample does
-_OPENINGS = {"file": "\n", "line": "\n", "paragraph": "\n\n"}  # what a sample of such documents follows on
+_SEPARATORS = {"line": re.compile(r"\n"), "paragraph": re.compile(r"\n[^\S\n]*\n")}  # of documents in a file
 
 
 class Windows:
@@ -123,17 +124,23 @@ def open_corpus(config: DataConfig, name: str) -> Corpus:
     if kind != "text":
         raise DataError(f"no text, expected {TEXTS}", path=path, fix="check data.path")
     refuse_columns(config)
+    separator = _SEPARATORS.get(config.documents or "file")
     files = [path] if path.is_file() else [path / inner for inner in sniff.walk(path) if sniff.is_text_name(inner)]
 
     def parts() -> Iterator[str]:
         for file in files:
+            if separator is not None:
+                yield from cut_into(read_text(file), separator)
+                continue
             yield from read_text(file)
             if len(files) > 1:
                 yield BETWEEN
 
     sizes = [file.stat().st_size for file in files]
     stamp = hashlib.sha256(repr([(str(f), cache.stamp_of(f)) for f in files]).encode(errors="surrogateescape"))
-    return Corpus(name, parts, str(path.resolve()), stamp.hexdigest(), sum(sizes), len(files) > 1)
+    key = str(path.resolve()) + f" by {config.documents}" * (separator is not None)
+    marked = separator is not None or len(files) > 1
+    return Corpus(name, parts, key, stamp.hexdigest(), sum(sizes), marked)
 
 
 def answers(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
@@ -183,9 +190,8 @@ def build(corpus: Corpus, config: DataConfig, *, seen_by: SeenBy | None = None, 
             notes.append(f"a short text: data.context is {context}")
     if any(part is not None and len(part) and not part.any() for part in parts):
         raise DataError(f"{what}, without an answer in one of them", path=config.path, fix="give it more answers")
-    opening, ending = _opening(corpus, config, made)
-    documents = corpus.marked or config.documents not in (None, "file")
-    begins = opening if documents else ()
+    opening = _opening(corpus, made)
+    begins = opening if corpus.marked else ()
     train = Windows(learned, context + 1, whole=False, counted=parts[0], opening=begins)
     valid = Windows(held_out, context + 1, whole=True, counted=parts[1]) if len(held_out) else None
     spec = Spec(
@@ -195,7 +201,6 @@ def build(corpus: Corpus, config: DataConfig, *, seen_by: SeenBy | None = None, 
         vocab=made.vocab,
         tokenizer=made.dump(),
         opening=opening,
-        ending=ending,
         dialogue=corpus.dialogue,
         given=corpus.given,
         questions=() if counted is None else _questions(ids, counted, made),
@@ -223,16 +228,14 @@ def _questions(ids: np.ndarray, counted: np.ndarray, tokenizer: Tokenizer) -> tu
     return tuple(sorted(kept) if len(found) < MOST_QUESTIONS else kept)
 
 
-def _opening(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> tuple[tuple[int, ...], str]:
-    """What a sample without a prompt follows on, and the text at which it ends; none: where a document does."""
+def _opening(corpus: Corpus, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What a sample follows on: where a document ends, or in one long text a line."""
     if corpus.marked:
-        return (tokenizer.end,), ""
-    text = _OPENINGS[config.documents or "file"]
+        return (tokenizer.end,)
     try:
-        opening = tuple(tokenizer.encode(text).tolist())
+        return tuple(tokenizer.encode("\n").tolist())
     except DataError:  # a text of one line
-        opening = (tokenizer.end,)
-    return opening, "" if config.documents in (None, "file") else text
+        return (tokenizer.end,)
 
 
 def counts(ids: np.ndarray, tokenizer: Tokenizer) -> Counts:

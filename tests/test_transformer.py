@@ -263,6 +263,13 @@ def test_a_run_that_goes_on_amid_an_epoch_repeats_and_leaves_out_nothing(
     assert len(set(windows)) == len(windows) == 56
 
 
+def test_all_of_a_text_can_be_learned(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT * 20)
+    overrides = [f"data.path={tmp_path / 'text.txt'}", f"run.dir={tmp_path / 'run'}", "trainer.max_steps=2", *FAST]
+    api.train_config(compose_train("transformer", [*overrides, "data.valid_fraction=0"]), console=QUIET)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["split"]["held_out"] == 0
+
+
 def test_previews_are_text(run: Path) -> None:
     assert (run / "previews" / "00000100.txt").read_text()
 

@@ -120,7 +120,7 @@ class Trainer:
         if half_life is not None:
             self.ema = Ema(model, half_life_samples=half_life, rampup=settings.ema_rampup)
         runtime.compile(model)
-        self.stop_metric = settings.stop_metric or model.stop_metric
+        self.stop_metric = settings.stop_metric or (None if data.valid is None else model.stop_metric)
         self.meters = Meters([u.prefix for u in self.updates], runtime)
         self.pace = Pace()
         self.watch = Watch(model.alarms())

@@ -163,10 +163,10 @@ def test_latents_have_mean_0_and_deviation_1_for_each_channel_as_others_see_them
 def test_a_book_whose_codes_are_nearly_all_unused_fills_up_in_some_hundred_steps() -> None:
     """Dead codes are put beside codes in use, not beside each other."""
     torch.manual_seed(0)
-    x = 0.2 * torch.randn(8000, 16) + torch.eye(16)[0]
-    book = Codebook(codes=512, channels=16, commitment=0.25)
+    x = 0.2 * torch.randn(4000, 16) + torch.eye(16)[0]
+    book = Codebook(codes=256, channels=16, commitment=0.25)
     for _ in range(400):
-        book.follow(statistics(book(as_map(x[torch.randint(8000, (800,))]))))
+        book.follow(statistics(book(as_map(x[torch.randint(4000, (400,))]))))
     assert (book(as_map(x)).held_out()["code_share"] > 0).float().mean() > 0.9
 
 

@@ -61,6 +61,15 @@ def test_a_dtype_asked_for_is_taken() -> None:
     assert device.start("cpu", "fp64").dtype is torch.float64
 
 
+def test_the_type_of_many_small_steps_goes_by_the_network_alone_their_threads_by_all() -> None:
+    runtime = device.start("cpu", "bf16", threads=2)
+    for parameters, rows, in_bf16, threads in ((10**6, 1, False, 1), (10**6, 64, False, 2), (10**8, 1, True, 2)):
+        with runtime.steps_of(parameters, rows):
+            assert torch.is_autocast_enabled("cpu") is in_bf16
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 2
+
+
 def test_cpus_follow_the_containers_quota(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     import builtins
     import io

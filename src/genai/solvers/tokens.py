@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_COLDEST = 1e-6  # temperature: logits over less may be no numbers
+
 
 def penalised(logits: Tensor, said: Tensor, penalty: float) -> Tensor:
     """Logits (B, V) with those of ids that were `said` (B, V, booleans) made less likely (Keskar et al. 2019)."""
@@ -26,7 +28,7 @@ def choose(
     that hold a share of `top_p` (Holtzman et al. 2020), and of these the ones of at least `min_p` times the likeliest
     (Nguyen et al. 2024).
     """
-    if temperature == 0:
+    if temperature < _COLDEST:
         return logits.argmax(dim=1)
     logits, ids = logits / temperature, None
     if top_k is not None or top_p < 1 or min_p > 0:

@@ -301,11 +301,22 @@ def test_answers_alone_are_learned(tmp_path: Path) -> None:
 def test_conversations_without_answers_are_refused(tmp_path: Path, records: list[object], says: str) -> None:
     with pytest.raises(DataError, match=says):
         opened(dialogue(tmp_path, records))
+    with pytest.raises(DataError, match="too few"):
+        opened(dialogue(tmp_path, records), on_bad="skip")
     good = [{"prompt": "a question", "response": "an answer"}] * 60
     key = "messages" if "messages" in records[0] else "prompt"  # type: ignore[operator]
     assert opened(
         dialogue(tmp_path, [*good, *records[:3]] if key == "prompt" else [*records[:3], *good]), on_bad="skip"
     )
+
+
+@pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
+def test_half_a_surrogate_pair_in_json_is_a_question_mark(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "cut.jsonl"
+    path.write_text('{"text": "cut in two \\ud83d"}\n' * 60)
+    data = opened(path, tokens=kind, vocab_size=300, context=16)
+    assert isinstance(data.train, Windows)
+    assert text_of(data, data.train).startswith("cut in two ?cut")
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------

@@ -64,6 +64,12 @@ def test_a_character_that_was_never_seen_is_named() -> None:
         made("characters").encode("not é")
 
 
+@pytest.mark.parametrize("kind", ["bytes", "bpe"])
+def test_what_is_no_text_among_arguments_is_read_as_a_question_mark(kind: str) -> None:
+    tokenizer = make_tokenizer(lambda: ["some text"], kind, 300)  # type: ignore[arg-type]
+    assert tokenizer.decode(tokenizer.encode("a\udcff")) == "a?"
+
+
 def test_too_few_pieces_are_refused() -> None:
     with pytest.raises(ConfigError, match="vocab_size"):
         make_tokenizer(lambda: [TEXT], "bpe", 256)
@@ -104,6 +110,11 @@ def test_the_ends_of_the_unit_interval_give_ids() -> None:
     u = torch.tensor([0.0, 1.0 - 2**-24])
     assert choose(LOGITS.expand(2, -1), u).tolist() == [0, 4]
     assert choose(torch.tensor([[-math.inf, 0.0]]).expand(2, -1), u).tolist() == [1, 1]
+
+
+def test_temperatures_near_zero_take_the_likeliest() -> None:
+    for temperature in (0.0, 1e-40, 1e-7, 1e-6):
+        assert choose(torch.tensor([[1.0, 15.0, 3.0]]), torch.tensor([0.5]), temperature=temperature).tolist() == [1]
 
 
 def test_a_penalty_makes_what_was_said_less_likely_and_nothing_else() -> None:

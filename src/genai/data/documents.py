@@ -122,7 +122,7 @@ class Documents:
         if not isinstance(text, str):
             what = f"{name} has no text in '{self.text}', its columns are {', '.join(record)[:80]}"
             raise DataError(what, path=self.records.path, fix="type data.field=COLUMN, or data.on_bad=skip")
-        text = text.replace(BETWEEN, " ")
+        text = _clean(text)
         if not self.given:
             return [text]
         said = {key: _plain(record.get(key)) for key in self.given}
@@ -137,6 +137,11 @@ def attributes(said: Mapping[str, str]) -> str:
     return "; ".join(f"{key}: {value}" for key, value in said.items() if value)
 
 
+def _clean(text: str) -> str:
+    """Without the mark between documents; halves of surrogate pairs, which JSON can hold and UTF-8 cannot, as `?`."""
+    return text.replace(BETWEEN, " ").encode(errors="replace").decode()
+
+
 def _plain(value: Any) -> str:
     """On one line, without the sign that divides attributes; empty for no value."""
     if isinstance(value, list | tuple):
@@ -145,7 +150,7 @@ def _plain(value: Any) -> str:
         value = str(value).lower()
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return "" if value is None else " ".join(str(value).replace(BETWEEN, " ").replace(";", ",").split())
+    return "" if value is None else " ".join(_clean(str(value)).replace(";", ",").split())
 
 
 def question(said: str) -> str:
@@ -167,7 +172,7 @@ def _turns(record: Mapping[str, Any], name: str, path: Path | str) -> Iterator[s
             what = f"{name} is no conversation"
             fix = 'write {"prompt": TEXT, "response": TEXT}, or {"messages": [{"role": "user", "content": TEXT}, ...]}'
             raise DataError(what, path=path, fix=fix)
-        content = content.replace(BETWEEN, " ")
+        content = _clean(content)
         assert isinstance(message, dict)
         if message.get("role") != "assistant":
             said.append(content)

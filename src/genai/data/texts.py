@@ -145,17 +145,19 @@ def open_corpus(config: DataConfig, name: str) -> Corpus:
 
 def answers(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     """(N,) booleans: which ids are of answers, or end them."""
+    if not len(ids):
+        return np.zeros(0, dtype=bool)
     newline = int(tokenizer.encode("\n")[-1])
     ends, lines = np.flatnonzero(ids == tokenizer.end), np.flatnonzero(ids == newline)
     begins = np.concatenate([[-1], ends])[: len(ends)]  # of each turn, the place before
     found = np.searchsorted(lines, begins, side="right")
     there = found < len(lines)
     first, last = lines[found[there]] + 1, ends[there]
-    edges = np.zeros(len(ids) + 1, dtype=np.int32)
+    edges = np.zeros(len(ids) + 1, dtype=np.int8)  # a turn begins behind the end of the one before, on another id
     good = first <= last
     np.add.at(edges, first[good], 1)
     np.add.at(edges, last[good] + 1, -1)
-    return np.cumsum(edges[:-1]) > 0
+    return np.cumsum(edges[:-1], dtype=np.int8) > 0
 
 
 def build(corpus: Corpus, config: DataConfig, *, seen_by: SeenBy | None = None, tokenizer: str = "") -> Dataset:

@@ -102,6 +102,7 @@ class Pieces:
         self.end: int = self._pieces.token_to_id(_END)  # type: ignore[assignment]
 
     def encode(self, text: str) -> np.ndarray:
+        text = text.encode(errors="replace").decode()  # what is no UTF-8 in the arguments of a program
         found = self._pieces.encode_batch_fast(list(_chunks([text])), add_special_tokens=False)
         return np.concatenate([np.zeros(0, np.int32), *(np.array(part.ids, dtype=np.int32) for part in found)])
 

@@ -112,7 +112,8 @@ def sample(
         ):
             emit(answer)
         return
-    texts = [*(prompt or ()), *(() if prompts is None else read_prompts(prompts))]
+    typed = [text.encode(errors="replace").decode() for text in prompt or ()]  # what is no UTF-8 cannot be written down
+    texts = [*typed, *(() if prompts is None else read_prompts(prompts))]
     folder = api.sample(
         run,
         *settings,

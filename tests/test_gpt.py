@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -105,6 +107,15 @@ def test_the_norm_and_its_gradient_are_torchs_own() -> None:
     torch.testing.assert_close(own, theirs, rtol=1e-5, atol=0)
     (one,), (other,) = (torch.autograd.grad(y, h, gradient) for y in (own, theirs))
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_decoder_begins_without_a_preference(tied: bool) -> None:
+    torch.manual_seed(0)
+    made = Gpt(ids=VOCAB, vocab=VOCAB, context=CONTEXT, config=GptConfig(name="gpt", tied=tied))
+    ids = torch.randint(VOCAB, (8, CONTEXT + 1))
+    loss = made(ids[:, :-1], wanted=ids[:, 1:]) / (8 * CONTEXT)
+    assert loss.item() == pytest.approx(math.log(VOCAB), abs=0.3)
 
 
 def test_one_number_sizes_a_decoder() -> None:

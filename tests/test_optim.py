@@ -211,8 +211,14 @@ def test_newton_schulz_keeps_the_directions_and_evens_the_lengths(shape: tuple[i
 def test_what_is_not_finite_reaches_no_matrix() -> None:
     """A flag on the device stands for the look that a CPU takes."""
     matrix = nn.Parameter(torch.ones(3, 3))
-    optimizer = Muon([matrix], MuonConfig(name="muon", lr=0.1))
+    optimizer = Muon([matrix], MuonConfig(name="muon", lr=0.1, weight_decay=0.1))
+    optimizer.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+    matrix.grad = torch.randn(3, 3)
+    optimizer.step()
+    before, buffer = matrix.detach().clone(), optimizer.state[matrix]["momentum_buffer"].clone()
+    assert not torch.equal(before, torch.ones(3, 3))
     optimizer.found_inf = torch.ones(())  # type: ignore[attr-defined]
     matrix.grad = torch.full((3, 3), float("nan"))
     optimizer.step()
-    assert torch.equal(matrix, torch.ones(3, 3))
+    assert torch.equal(matrix, before)
+    assert torch.equal(optimizer.state[matrix]["momentum_buffer"], buffer)

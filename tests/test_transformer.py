@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from genai.models import TransformerConfig
 from genai.models.transformer import Transformer
 from genai.nets import GptConfig, cross_entropy
 from genai.schema import SamplingConfig
-from genai.text_samples import Told, prompts_of
+from genai.text_samples import Row, Told, prompts_of
 
 QUIET = Console(quiet=True)
 TEXT = "the cat sat on the mat and the dog lay by the door.\n"
@@ -158,6 +159,11 @@ def test_log_probabilities_are_those_of_the_loss() -> None:
         torch.testing.assert_close(-log_p[row].sum(), built.decoder(whole[:, :-1], wanted=wanted))
 
 
+def test_an_empty_text_ends_no_sample() -> None:
+    with pytest.raises(ConfigError, match="empty text"):
+        model(text_spec()).check_sampling(SamplingConfig(stop=("",)))
+
+
 def test_numbers_are_refused() -> None:
     with pytest.raises(ConfigError, match="needs ids"):
         model(Spec(kind="real", shape=(1, 8, 8), modality="image"))
@@ -224,6 +230,7 @@ def test_ids_of_samples_can_be_had(run: Path, tmp_path: Path) -> None:
         ({"task": "interpolate"}, ConfigError, "two texts"),
         ({"task": "vary"}, ConfigError, "varies no input"),
         ({"input": "nowhere.txt"}, DataError, "check --input"),
+        ({"input": os.devnull}, DataError, "no text"),
     ],
 )
 def test_what_text_cannot_be_is_told(run: Path, tmp_path: Path, options: Any, error: type, says: str) -> None:
@@ -261,6 +268,15 @@ def test_a_run_that_goes_on_amid_an_epoch_repeats_and_leaves_out_nothing(
     assert first + train("halves", 20, resume=True) == whole
     windows = [window[0] for step in whole[:14] for window in step]
     assert len(set(windows)) == len(windows) == 56
+
+
+def test_a_long_text_ends_a_sample() -> None:
+    """Of more ids than one of the usual ones."""
+    tokenizer = make_tokenizer(lambda: [], "bytes", 0)
+    row = Row(tokenizer, ["春眠不觉晓" * 8])
+    for new in tokenizer.encode("a" + "春眠不觉晓" * 8 + "b").tolist():
+        row.add(new, None)
+    assert (row.ended, row.text) == (True, "a")
 
 
 def test_all_of_a_text_can_be_learned(tmp_path: Path) -> None:

@@ -270,6 +270,9 @@ def chat(
     if not trained.model.spec.dialogue:
         fix = "type --prompt TEXT, or train on .jsonl with prompt and response"
         raise ConfigError("this model learned no conversations", fix=fix)
+    if given := trained.model.spec.given:
+        fix = f"type --prompt '{given[0]}: TEXT'"
+        raise ConfigError(f"this model writes texts by their {', '.join(given)}, it has no conversations", fix=fix)
     sampling = settings.sampling_of(trained.config)
     check_sampling(trained.model, sampling)
     conversation = Conversation(trained.model, trained.runtime, sampling, seed=seed)
@@ -285,7 +288,10 @@ def _text_at(path: Path) -> str:
     from genai.data.text_files import read_text
 
     with _told_of_input():
-        return "".join(read_text(sniff.existing(path)))
+        text = "".join(read_text(sniff.existing(path)))
+        if not text.strip():
+            raise DataError("the file holds no text", path=path, fix="write into it what is to be gone on from")
+        return text
 
 
 @contextlib.contextmanager

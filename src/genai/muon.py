@@ -67,24 +67,26 @@ class Muon(Optimizer):
 
     def _step(self, learning: list[nn.Parameter], bad: Tensor | None) -> None:
         gradients = [p.grad for p in learning if p.grad is not None]
-        if bad is not None:  # of an accelerator: what is not finite stays out
-            gradients = [torch.where(bad > 0, 0.0, gradient) for gradient in gradients]
         for p in learning:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         buffers = [self.state[p]["momentum_buffer"] for p in learning]
+        taken: float | Tensor = 1.0
+        if bad is not None:  # of an accelerator: where something is not finite, weights and state stay as they are
+            taken = (bad == 0).to(buffers[0].dtype)
+            gradients = [torch.where(bad == 0, g, buffer) for g, buffer in zip(gradients, buffers, strict=True)]
         torch._foreach_lerp_(buffers, gradients, 1 - self.momentum)
         ahead = torch._foreach_lerp(gradients, buffers, self.momentum)  # Nesterov's
         rate, decay = self.matrices["lr"], self.matrices["weight_decay"]
         if decay:
-            torch._foreach_mul_(list[Tensor](learning), 1 - rate * decay)
+            torch._foreach_mul_(list[Tensor](learning), 1 - rate * decay * taken)
         alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for p, step in zip(learning, ahead, strict=True):
             for target, part in zip(matrices_of(p, p), matrices_of(p, step), strict=True):
                 alike[part.shape].append((target, part))
         for (rows, columns), pairs in alike.items():
             together = torch.stack([part for _, part in pairs])
-            steps = orthogonal(together.to(_dtype(together))).to(together.dtype)
+            steps = orthogonal(together.to(_dtype(together))).to(together.dtype) * taken
             scale = math.sqrt(max(1.0, rows / columns))
             torch._foreach_add_([target for target, _ in pairs], steps.unbind(), alpha=-rate * scale)
 

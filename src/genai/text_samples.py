@@ -17,7 +17,7 @@ from genai.device import Runtime, mix
 from genai.errors import ConfigError
 from genai.schema import SamplingConfig, unknown
 
-_LONGEST_ENDING = 64  # ids among which the end of a text that ends a sample is looked for
+_AROUND = 8  # ids about one that ends a sample
 _BETWEEN_SAMPLES = "\n" + 24 * "-" + "\n"
 _PREVIEWS, _PREVIEW_IDS = 4, 256
 
@@ -43,6 +43,8 @@ class Row:
 
     def __init__(self, tokenizer: Tokenizer, endings: Sequence[str]) -> None:
         self.tokenizer, self.endings = tokenizer, endings
+        # An id is a byte at least. The last ones may have begun before the ending, or end in half a character.
+        self.tail = max((len(ending.encode(errors="replace")) for ending in endings), default=0) + _AROUND
         self.ids: list[int] = []
         self.log_probs: list[float] = []
         self.ended = False
@@ -57,7 +59,7 @@ class Row:
             return
         self.ids.append(new)
         if self.endings:
-            tail = self.tokenizer.decode(np.array(self.ids[-_LONGEST_ENDING:]))
+            tail = self.tokenizer.decode(np.array(self.ids[-self.tail :]))
             self.ended = any(ending in tail for ending in self.endings)
 
     @property

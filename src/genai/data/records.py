@@ -248,6 +248,8 @@ def text_column(records: Records, *, field: str | None, given: Sequence[str], fi
     if able and first_of_several:
         return able[0]
     what = f"{', '.join(able[:8])} may each be the text" if able else "no column holds texts"
+    if not able and any(_holds_texts(records, name) for name in given):
+        what += " beside those of data.given"
     raise DataError(f"{what}, {held}", path=records.path, fix="type data.field=COLUMN")
 
 

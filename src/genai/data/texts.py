@@ -64,6 +64,7 @@ class Windows:
         self._counted = None if counted is None else torch.from_numpy(counted)
         if self._counted is not None and not self.streams:
             self._counted = self._counted.to(self.device)
+        self._opening = torch.tensor(opening, dtype=torch.long, device="cpu" if self.streams else self.device)
         self._moved = {self.device: self}
 
     def __len__(self) -> int:
@@ -101,7 +102,7 @@ class Windows:
         size = len(self.opening)
         ahead = start[:, None] + torch.arange(self.length + size - 1, device=start.device)
         found = self._read(ahead.clamp(max=len(self.ids) - 1)).unfold(1, size, 1)
-        first = (found == torch.tensor(self.opening, device=found.device)).all(2).int().argmax(1).to(start.device)
+        first = (found == self._opening).all(2).int().argmax(1).to(start.device)
         return torch.where(start + first + self.length <= len(self.ids), start + first, start)
 
     def _read(self, places: Tensor) -> Tensor:

@@ -78,6 +78,8 @@ class Transformer(Model):
     # -- sampling ------------------------------------------------------------------------------------------------------
 
     def check_sampling(self, sampling: SamplingConfig) -> None:
+        if "" in sampling.stop:
+            raise ConfigError("sampling.stop holds an empty text, at which every sample ends", fix="leave it out")
         if sampling.guidance == 1 or self.may_lack:
             return
         what = "sampling.guidance needs a model that was trained with model.condition_dropout above 0"

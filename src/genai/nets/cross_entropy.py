@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _CHUNK = 1 << 21  # logits that are in memory at once: in the cache of a CPU
 _CHUNK_OF_DEVICE = 1 << 28  # an accelerator is kept busy by large products only
@@ -64,6 +65,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         h_grad, weight_grad = ctx.saved_tensors
         return h_grad * scale, weight_grad * scale, None, None, None

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from genai.errors import ConfigError
 from genai.nets import GptConfig
@@ -139,6 +140,7 @@ class _Unit(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         y, inverse = ctx.saved_tensors
         return torch.addcmul(gradient, y, (gradient * y).mean(-1, keepdim=True), value=-1).mul_(inverse)
@@ -225,7 +227,8 @@ class Gpt(nn.Module):
         gpt2 = config.norm == "layer"
         tables = [module for module in (self.table, self.places) if module is not None]
         for table in tables:
-            nn.init.normal_(table.weight, std=0.02 if gpt2 else 1.0)
+            # Of one that also writes, large rows would make what was read the likeliest to follow.
+            nn.init.normal_(table.weight, std=0.02 if gpt2 or config.tied else 1.0)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 inputs = module.in_features

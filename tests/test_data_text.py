@@ -76,6 +76,12 @@ def test_of_documents_some_windows_begin_as_samples_do(tmp_path: Path) -> None:
     assert torch.equal(x[others], plain[others])
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_ids_above_half_of_what_their_bytes_hold_are_read_as_they_are(dtype: type) -> None:
+    ids = np.arange(0, 64001, 1000).astype(dtype)
+    assert Windows(ids, 65, whole=False).fetch(torch.tensor([0])).x[0].tolist() == ids.tolist()
+
+
 def test_a_loader_goes_through_epochs_alike_from_any_position(novel: Path) -> None:
     train = opened(novel, context=32).train
 

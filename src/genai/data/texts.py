@@ -59,8 +59,10 @@ class Windows:
         self.device = device or torch.device("cpu")
         steps = len(ids) - 1
         self._count = max(1, -(-steps // (length - 1)) if whole else steps // (length - 1))
-        # torch cannot index by uint16 everywhere.
-        self._held = None if self.streams else torch.from_numpy(ids.astype(np.int32)).to(self.device)
+        # torch cannot index by unsigned numbers everywhere: the same bytes as signed ones.
+        signed = np.int16 if ids.dtype.itemsize == 2 else np.int32
+        self._held = None if self.streams else torch.from_numpy(ids.view(signed)).to(self.device)
+        self._bits = (1 << 8 * ids.dtype.itemsize) - 1
         self._counted = None if counted is None else torch.from_numpy(counted)
         if self._counted is not None and not self.streams:
             self._counted = self._counted.to(self.device)
@@ -107,7 +109,7 @@ class Windows:
 
     def _read(self, places: Tensor) -> Tensor:
         if self._held is not None:
-            return self._held[places].long()
+            return self._held[places].long() & self._bits
         return torch.from_numpy(self.ids[places.numpy()].astype(np.int64))
 
 

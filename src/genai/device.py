@@ -23,7 +23,7 @@ from genai.errors import ConfigError, OutOfMemoryError, PeerLostError
 from genai.job import place
 
 _MASK = (1 << 64) - 1
-_FEW_PARAMETERS = 1 << 23
+_FEW_PARAMETERS = 1 << 23  # of a network whose small steps on a CPU are not faster in bf16
 _FEW_MULTIPLICATIONS = 1 << 23  # of a step on a CPU: a thread that is woken adds as much time as it takes off
 
 

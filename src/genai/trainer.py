@@ -391,9 +391,13 @@ class Trainer:
         speed = {"samples_per_second": self.pace.since_log(self.state.samples)}
         if (ids := self.data.spec.num_predicted) > 0:
             speed["tokens_per_second"] = ids * speed["samples_per_second"]
-        if self.peak and self.operations:
-            speed["mfu"] = self.operations * speed["samples_per_second"] / self.peak
+        if (mfu := self._mfu(speed["samples_per_second"])) is not None:
+            speed["mfu"] = mfu
         return {**self.meters.means(), **speed, **rates}
+
+    def _mfu(self, samples_per_second: float) -> float | None:
+        """Operations that training takes, over those that the devices could do; None where one is not known."""
+        return self.operations * samples_per_second / self.peak if self.peak and self.operations else None
 
     def _refuse_bad_step(self) -> None:
         """Raises NonFiniteError where a step on the device was not finite."""
@@ -423,7 +427,7 @@ class Trainer:
                 eta_seconds=state.seconds * (1 / fraction - 1) if fraction else None,
                 samples_per_second=speed,
                 tokens_per_second=ids * speed if ids else None,
-                mfu=self.operations * speed / self.peak if self.peak and self.operations else None,
+                mfu=self._mfu(speed),
                 memory_bytes=self.runtime.peak_bytes(),
                 terms=self.meters.last,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +40,8 @@ class Windows:
     predicted from in the other. In every epoch the cuts lie elsewhere; with `whole` they stay, and the last window is
     filled up with what does not count. `counted` (N,) says which ids are to be predicted; None: all.
 
-    Samples follow on an `opening`. Where cuts fall anywhere few windows begin with it, so one in eight is moved to the
-    first within it.
+    Of documents samples follow on the `mark` between these. Where cuts fall anywhere few windows begin with it, so one
+    in eight is moved to the first within it.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Windows:
         *,
         whole: bool,
         counted: np.ndarray | None = None,
-        opening: Sequence[int] = (),
+        mark: int | None = None,
         device: torch.device | None = None,
     ) -> None:
-        self.ids, self.length, self.whole, self.counted, self.opening = ids, length, whole, counted, opening
+        self.ids, self.length, self.whole, self.counted, self.mark = ids, length, whole, counted, mark
         self.streams = isinstance(ids, np.memmap)
         self.device = device or torch.device("cpu")
         steps = len(ids) - 1
@@ -66,7 +66,6 @@ class Windows:
         self._counted = None if counted is None else torch.from_numpy(counted)
         if self._counted is not None and not self.streams:
             self._counted = self._counted.to(self.device)
-        self._opening = torch.tensor(opening, dtype=torch.long, device="cpu" if self.streams else self.device)
         self._moved = {self.device: self}
 
     def __len__(self) -> int:
@@ -75,7 +74,7 @@ class Windows:
     def to(self, device: torch.device) -> Windows:
         if device not in self._moved:
             self._moved[device] = Windows(
-                self.ids, self.length, whole=self.whole, counted=self.counted, opening=self.opening, device=device
+                self.ids, self.length, whole=self.whole, counted=self.counted, mark=self.mark, device=device
             )
         return self._moved[device]
 
@@ -85,8 +84,8 @@ class Windows:
         epoch, window = index.div(self._count, rounding_mode="floor"), index % self._count
         # By the golden section, which leaves no two epochs near each other, and asks the device nothing.
         start = window * step + (epoch * max(1, round(_GOLDEN * step))) % step
-        if self.opening:
-            start = torch.where((window + epoch) % _ALIGNED == 0, self._opened(start), start)
+        if self.mark is not None:
+            start = torch.where((window + epoch) % _ALIGNED == 0, self._next_mark(start, self.mark), start)
         places = start[:, None] + torch.arange(self.length, device=start.device)
         mask = None
         if self.whole:
@@ -98,13 +97,11 @@ class Windows:
         batch = Batch(x=self._read(places), index=index, mask=mask, weight=weight)
         return batch if self._held is not None else batch.to(self.device, torch.float32)
 
-    def _opened(self, start: Tensor) -> Tensor:
-        """The places (B,) of the first opening behind each start; of a window without one, or too near the end, its
+    def _next_mark(self, start: Tensor, mark: int) -> Tensor:
+        """The places (B,) of the first mark from each start on; of a window without one, or too near the end, its
         own."""
-        size = len(self.opening)
-        ahead = start[:, None] + torch.arange(self.length + size - 1, device=start.device)
-        found = self._read(ahead.clamp(max=len(self.ids) - 1)).unfold(1, size, 1)
-        first = (found == self._opening).all(2).int().argmax(1).to(start.device)
+        ahead = start[:, None] + torch.arange(self.length, device=start.device)
+        first = (self._read(ahead.clamp(max=len(self.ids) - 1)) == mark).int().argmax(1)
         return torch.where(start + first + self.length <= len(self.ids), start + first, start)
 
     def _read(self, places: Tensor) -> Tensor:
@@ -195,9 +192,8 @@ def build(corpus: Corpus, config: DataConfig, *, seen_by: SeenBy | None = None, 
             notes.append(f"a short text: data.context is {context}")
     if any(part is not None and len(part) and not part.any() for part in parts):
         raise DataError(f"{what}, without an answer in one of them", path=config.path, fix="give it more answers")
-    opening = _opening(corpus, made)
-    begins = opening if corpus.marked else ()
-    train = Windows(learned, context + 1, whole=False, counted=parts[0], opening=begins)
+    mark = made.end if corpus.marked else None
+    train = Windows(learned, context + 1, whole=False, counted=parts[0], mark=mark)
     valid = Windows(held_out, context + 1, whole=True, counted=parts[1]) if len(held_out) else None
     spec = Spec(
         kind="token",
@@ -205,7 +201,7 @@ def build(corpus: Corpus, config: DataConfig, *, seen_by: SeenBy | None = None, 
         modality="text",
         vocab=made.vocab,
         tokenizer=made.dump(),
-        opening=opening,
+        opening=_opening(corpus, made),
         dialogue=corpus.dialogue,
         given=corpus.given,
         questions=() if counted is None else _questions(ids, counted, made),

@@ -2,7 +2,7 @@
 
     pip install diffusers requests
     pip install --no-deps denoising-diffusion-pytorch ema-pytorch accelerate einops
-    python scripts/bench/diffusion_speed.py [--rounds 5] [--steps 3] [--batch 64]
+    python scripts/bench/diffusion_speed.py [--device auto] [--rounds 5] [--steps 3] [--batch 64]
 
 On grey pictures of 32 pixels in memory, with Adam or AdamW, a moving average and clipped gradients each. diffusers'
 UNet2DModel of widths 32, 64, 128 is trained by the loop of its tutorial, and the very same network by this trainer;
@@ -14,11 +14,9 @@ how many at once.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +33,7 @@ from genai.nets.family import Family
 from genai.registry import Component
 from genai.schema import NetConfig, SamplingConfig
 from genai.trainer import Trainer
-from own import own_trainer, seconds_a_step
+from own import now, own_trainer, parser, seconds_a_step
 
 LIMITS = {"the same network": 0.95, "own network": 1.3}
 WIDTHS, DRAWN, BATCHES = (32, 64, 128), 16, (1, 4, 16, 64)
@@ -93,7 +91,7 @@ def seconds_of_diffusers(library: Any, average: Any, images: Tensor, steps: int,
     start = 0.0
     for step in range(-1, steps):
         if step == 0:  # the first one warms up
-            start = time.perf_counter()
+            start = now()
         x = images[torch.randint(len(images), (batch,))]
         noise, t = torch.randn_like(x), torch.randint(1000, (batch,))
         loss = nn.functional.mse_loss(net(schedule.add_noise(x, noise, t), t).sample, noise)
@@ -103,12 +101,12 @@ def seconds_of_diffusers(library: Any, average: Any, images: Tensor, steps: int,
         optimizer.zero_grad()
         ema.step(net.parameters())
         loss.item()
-    trained = (time.perf_counter() - start) / steps
+    trained = (now() - start) / steps
     pipeline = library.DDIMPipeline(net.eval(), library.DDIMScheduler(num_train_timesteps=1000))
     pipeline.set_progress_bar_config(disable=True)
-    start = time.perf_counter()
+    start = now()
     pipeline(batch_size=DRAWN, num_inference_steps=50, output_type="np")
-    return trained, time.perf_counter() - start
+    return trained, now() - start
 
 
 def seconds_of_lucidrains(library: Any, images: Tensor, steps: int, batch: int) -> tuple[float, float]:
@@ -118,7 +116,7 @@ def seconds_of_lucidrains(library: Any, images: Tensor, steps: int, batch: int) 
     start = 0.0
     for step in range(-1, steps):
         if step == 0:
-            start = time.perf_counter()
+            start = now()
         x = images[torch.randint(len(images), (batch,))]
         loss = diffusion((x + 1) / 2)
         loss.backward()
@@ -127,10 +125,10 @@ def seconds_of_lucidrains(library: Any, images: Tensor, steps: int, batch: int) 
         optimizer.zero_grad()
         ema.update()
         loss.item()
-    trained = (time.perf_counter() - start) / steps
-    start = time.perf_counter()
+    trained = (now() - start) / steps
+    start = now()
     diffusion.sample(batch_size=DRAWN)
-    return trained, time.perf_counter() - start
+    return trained, now() - start
 
 
 def family_of_diffusers(library: Any) -> Family:
@@ -152,17 +150,14 @@ def seconds_to_draw(trainer: Trainer, count: int) -> float:
     request = Request(
         count=count, cond={}, generators=generators, device=trainer.runtime.device, sampling=SamplingConfig()
     )
-    start = time.perf_counter()
+    start = now()
     with torch.no_grad(), trainer.runtime.autocast():
         trainer.averaged.draw(request)
-    return time.perf_counter() - start
+    return now() - start
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    for name, value in (("rounds", 5), ("steps", 3), ("batch", 64)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    given = parser.parse_args()
+    given = parser(rounds=5, steps=3, batch=64).parse_args()
     library, average = diffusers()
     other = lucidrains()
     own = registry.components("net")["unet"]
@@ -173,8 +168,8 @@ def main() -> None:
         "net.multipliers=[1,2,4]", f"trainer.batch_size={given.batch}",
     ]  # fmt: skip
     data = open_data(compose_train("diffusion", overrides).data, predicts="data")
-    images = data.train.fetch(torch.arange(2000)).x
-    chosen, plain = device.start("cpu"), device.start("cpu", "fp32")
+    chosen, plain = device.start(given.device), device.start(given.device, "fp32")
+    images = data.train.fetch(torch.arange(2000)).x.to(chosen.device)
     precisions = [chosen] if chosen.precision == "fp32" else [chosen, plain]
 
     def by_diffusers() -> tuple[float, float]:
@@ -195,7 +190,8 @@ def main() -> None:
         theirs, num_parameters, fastest = [], 0, None
         with tempfile.TemporaryDirectory() as folder:
             for number in range(given.rounds):
-                theirs.append(measured())
+                with chosen.device:
+                    theirs.append(measured())
                 for runtime, found in zip(precisions, times, strict=True):
                     trainer = own_trainer(
                         "diffusion", Path(folder) / f"{number} {runtime.precision}", data, [*overrides, *width], runtime

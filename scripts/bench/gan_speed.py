@@ -1,7 +1,7 @@
 """One discriminator and one generator step of SNGAN-32: torch-mimicry's own training steps against this trainer.
 
     pip install --no-deps torch-mimicry
-    python scripts/bench/gan_speed.py [--rounds 5] [--steps 8] [--width 32] [--batch 64]
+    python scripts/bench/gan_speed.py [--device auto] [--rounds 5] [--steps 8] [--width 32] [--batch 64]
 
 Both train the same networks (torch-mimicry's SNGAN-32, spectral normalisation and all) by the hinge loss and Adam on
 the same pictures in memory, emoji at 32 pixels, in the precision that dtype=auto chooses here and in fp32, the peer's.
@@ -11,13 +11,11 @@ the figures are medians of the ratios.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.util
 import statistics
 import sys
 import tempfile
-import time
 import types
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ from genai.data.source import open_data
 from genai.nets.family import Family
 from genai.registry import Component
 from genai.schema import NetConfig
-from own import own_trainer, seconds_a_step
+from own import now, own_trainer, parser, seconds_a_step
 
 LIMIT_RATIO = 1.5
 LATENT = 128
@@ -65,11 +63,11 @@ def peer_seconds(nets: Any, images: Tensor, steps: int, width: int, batch: int) 
     labels, log, start = torch.zeros(batch, dtype=torch.long), Log(), 0.0
     for step in range(-1, steps):
         if step == 0:  # the first one warms up
-            start = time.perf_counter()
+            start = now()
         real = (images[torch.randint(len(images), (batch,))], labels)
         discriminator.train_step(real_batch=real, netG=generator, optD=optimizers[0], log_data=log)
         generator.train_step(real_batch=real, netD=discriminator, optG=optimizers[1], log_data=log)
-    return (time.perf_counter() - start) / steps
+    return (now() - start) / steps
 
 
 def families(nets: Any, width: int) -> Family:
@@ -97,10 +95,7 @@ def families(nets: Any, width: int) -> Family:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    for name, value in (("rounds", 5), ("steps", 8), ("width", 32), ("batch", 64)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    given = parser.parse_args()
+    given = parser(rounds=5, steps=8, width=32, batch=64).parse_args()
     nets = peer()
     own = registry.components("net")["conv"]
     same = Component(f"{__name__}:SNGAN", own.help, own.schema)
@@ -112,8 +107,8 @@ def main() -> None:
         "optim.lr=2e-4", f"trainer.batch_size={given.batch}",
     ]  # fmt: skip
     data = open_data(compose_train("gan", overrides).data, predicts="data")
-    images = data.train.fetch(torch.arange(len(data.train))).x
-    chosen, plain = device.start("cpu"), device.start("cpu", "fp32")
+    chosen, plain = device.start(given.device), device.start(given.device, "fp32")
+    images = data.train.fetch(torch.arange(len(data.train))).x.to(chosen.device)
     rows = [(f"same networks, {chosen.precision}", same, chosen), (f"own networks, {chosen.precision}", own, chosen)]
     if chosen.precision != "fp32":
         rows.insert(1, ("same networks, fp32", same, plain))
@@ -121,7 +116,8 @@ def main() -> None:
     theirs = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(given.rounds):
-            theirs.append(peer_seconds(nets, images, given.steps, given.width, given.batch))
+            with chosen.device:
+                theirs.append(peer_seconds(nets, images, given.steps, given.width, given.batch))
             for (name, net, runtime), found in zip(rows, times, strict=True):
                 registry.components("net")["conv"] = net
                 settings = [*overrides, f"model.spectral_norm={'false' if net is same else 'auto'}"]

@@ -1,7 +1,9 @@
-"""What the speed scripts share: a trainer of ours that is ready to take steps, and how long it takes for one."""
+"""What the speed scripts share: the device, a clock, a trainer of ours that is ready to take steps, and how long it
+takes for one."""
 
 from __future__ import annotations
 
+import argparse
 import time
 from pathlib import Path
 
@@ -16,6 +18,22 @@ from genai.run import RunFolder
 from genai.trainer import Trainer
 
 
+def parser(**numbers: int) -> argparse.ArgumentParser:
+    """Of --device and of these numbers."""
+    found = argparse.ArgumentParser()
+    found.add_argument("--device", default="auto")
+    for name, value in numbers.items():
+        found.add_argument(f"--{name}", type=int, default=value)
+    return found
+
+
+def now() -> float:
+    """Seconds, once the device has done all that it was given."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter()
+
+
 def own_trainer(model: str, folder: Path, data: Dataset, overrides: list[str], runtime: Runtime) -> Trainer:
     config = compose_train(model, [*overrides, f"run.dir={folder}"])
     torch.manual_seed(0)
@@ -27,7 +45,7 @@ def own_trainer(model: str, folder: Path, data: Dataset, overrides: list[str], r
 
 def seconds_a_step(trainer: Trainer, steps: int) -> float:
     trainer.step()  # warms up
-    start = time.perf_counter()
+    start = now()
     for _ in range(steps):
         trainer.step()
-    return (time.perf_counter() - start) / steps
+    return (now() - start) / steps

@@ -1,6 +1,6 @@
 """What the trainer costs a step over a bare loop that seeds, clips, checks and keeps an EMA by hand.
 
-    python scripts/bench/trainer_overhead.py [--rounds 7] [--steps 1000]
+    python scripts/bench/trainer_overhead.py [--device auto] [--rounds 7] [--steps 1000]
 
 The work is a small multilayer perceptron on digits held in memory (about 1 ms a step on two cores), so that a
 difference of 0.05 ms shows. The trainer also logs every 10 steps and saves at the end. Both run in one process,
@@ -9,11 +9,9 @@ interleaved; the figure is the median of the rounds.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,8 +24,10 @@ from genai.config import compose_train
 from genai.console import Console
 from genai.contract import Batch, Model, Request, Terms, Update
 from genai.data.source import open_data
+from genai.device import Runtime
 from genai.run import RunFolder
 from genai.trainer import Trainer
+from own import now, parser
 
 BATCH, WIDTH, CLIP, HALF_LIFE = 128, 160, 1.0, 10_000
 LIMIT_MILLISECONDS = 0.15
@@ -61,7 +61,7 @@ def bare_loop(images: Tensor, steps: int) -> float:
     average = [p.detach().clone() for p in model.parameters()]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     order = torch.randperm(len(images))
-    begin = time.perf_counter()
+    begin = now()
     for step in range(steps):
         torch.default_generator.manual_seed(step)
         start = step * BATCH % (len(images) - BATCH)
@@ -75,10 +75,10 @@ def bare_loop(images: Tensor, steps: int) -> float:
         optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(average, [p.data for p in model.parameters()], 1 - 0.5 ** (BATCH / HALF_LIFE))
-    return (time.perf_counter() - begin) / steps
+    return (now() - begin) / steps
 
 
-def trainer_loop(folder: Path, steps: int) -> float:
+def trainer_loop(folder: Path, steps: int, runtime: Runtime) -> float:
     config = compose_train(
         "gan",
         [
@@ -90,31 +90,28 @@ def trainer_loop(folder: Path, steps: int) -> float:
     torch.manual_seed(0)
     data = open_data(config.data, predicts="data")
     model = Autoencoder(torch.Size(data.spec.shape).numel())
+    runtime.place(model)
     run = RunFolder.create(config.run, model=config.model.name)
-    trainer = Trainer(model=model, data=data, config=config, runtime=RUNTIME, console=Console(quiet=True), run=run)
-    begin = time.perf_counter()
+    trainer = Trainer(model=model, data=data, config=config, runtime=runtime, console=Console(quiet=True), run=run)
+    begin = now()
     trainer.fit()
-    seconds = (time.perf_counter() - begin) / steps
+    seconds = (now() - begin) / steps
     run.close()
     return seconds
 
 
-RUNTIME = device.start("cpu")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=1000)
-    arguments = parser.parse_args()
+    arguments = parser(rounds=7, steps=1000).parse_args()
+    runtime = device.start(arguments.device)
     data = open_data(compose_train("gan", ["data=digits"]).data, predicts="data")
     index = torch.arange(len(data.train))
     images = ((data.train.fetch(index).x + 1) * 127.5).round().to(torch.uint8)
     differences, bare = [], []
     with tempfile.TemporaryDirectory() as folder:
         for round_number in range(arguments.rounds):
-            bare.append(bare_loop(images, arguments.steps))
-            ours = trainer_loop(Path(folder) / str(round_number), arguments.steps)
+            with runtime.device:
+                bare.append(bare_loop(images.to(runtime.device), arguments.steps))
+            ours = trainer_loop(Path(folder) / str(round_number), arguments.steps, runtime)
             differences.append(ours - bare[-1])
     added = 1e3 * statistics.median(differences)
     print(

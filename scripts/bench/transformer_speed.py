@@ -1,7 +1,7 @@
 """A training step of a small GPT, and drawing text from it: nanoGPT and transformers against this trainer.
 
     pip install transformers
-    python scripts/bench/transformer_speed.py [--rounds 5] [--steps 20] [--nanogpt PATH/TO/nanoGPT/model.py]
+    python scripts/bench/transformer_speed.py [--device auto] [--rounds 5] [--steps 20] [--nanogpt nanoGPT/model.py]
 
 Four layers of width 128 with four heads, as in nanoGPT's recipe for CPUs: contexts of 64 characters, batches of 12.
 nanoGPT is trained by the loop of its train.py (AdamW, gradients clipped at 1, a new batch in each step), or, where no
@@ -13,12 +13,10 @@ of the ratios.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ from genai.contract import Request
 from genai.data.source import open_data
 from genai.schema import SamplingConfig
 from genai.trainer import Trainer
-from own import own_trainer, seconds_a_step
+from own import now, own_trainer, parser, seconds_a_step
 
 LIMITS = {"training": 1.0, "drawing 1": 3.0, "drawing 16": 2.0}
 CONTEXT, BATCH, DRAWN = 64, 12, 256
@@ -87,27 +85,26 @@ def seconds_of_peer(net: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor],
     rest = [p for p in net.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99))
-    start = 0.0
+    start, where = 0.0, next(net.parameters()).device
     for step in range(-2, steps):
         if step == 0:
-            start = time.perf_counter()
-        places = torch.randint(len(ids) - CONTEXT, (BATCH,))
-        x = torch.stack([ids[i : i + CONTEXT] for i in places])
-        y = torch.stack([ids[i + 1 : i + 1 + CONTEXT] for i in places])
+            start = now()
+        places = torch.randint(len(ids) - CONTEXT, (BATCH,), device="cpu")
+        x, y = (torch.stack([ids[i + k : i + k + CONTEXT] for i in places]).to(where) for k in (0, 1))
         loss = loss_of(x, y)
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return (time.perf_counter() - start) / steps
+    return (now() - start) / steps
 
 
 def seconds_to_generate(net: Any, prompt: Tensor) -> float:
-    start = time.perf_counter()
+    start = now()
     with torch.inference_mode():
         net.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=True, top_k=0, max_new_tokens=DRAWN,
                      min_new_tokens=DRAWN, use_cache=True, pad_token_id=0)  # fmt: skip
-    return time.perf_counter() - start
+    return now() - start
 
 
 def seconds_to_draw(trainer: Trainer, prompt: Tensor) -> float:
@@ -122,24 +119,22 @@ def seconds_to_draw(trainer: Trainer, prompt: Tensor) -> float:
     )
     model = trainer.averaged.eval()
     parameters = sum(p.numel() for p in model.parameters())
-    start = time.perf_counter()
+    start = now()
     with trainer.runtime.steps_of(parameters, count):
         model.draw(request)
-    return time.perf_counter() - start
+    return now() - start
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--nanogpt", type=Path)
-    given = parser.parse_args()
+    arguments = parser(rounds=5, steps=20)
+    arguments.add_argument("--nanogpt", type=Path)
+    given = arguments.parse_args()
     library = transformers()
     overrides = [f"data.context={CONTEXT}", f"trainer.batch_size={BATCH}"]
     data = open_data(compose_train("transformer", overrides).data, predicts="data")
     vocab = data.spec.vocab
     ids = torch.from_numpy(data.train.ids.astype("int64"))  # type: ignore[attr-defined]
-    chosen, plain = device.start("cpu"), device.start("cpu", "fp32")
+    chosen, plain = device.start(given.device), device.start(given.device, "fp32")
     precisions = [chosen] if chosen.precision == "fp32" else [chosen, plain]
     missed = False
     rows: dict[str, list[float]] = {}
@@ -147,8 +142,9 @@ def main() -> None:
     name = ""
     with tempfile.TemporaryDirectory() as folder:
         for number in range(given.rounds):
-            name, net, loss_of = gpt_of(given.nanogpt, library, vocab)
-            theirs.append(seconds_of_peer(net, loss_of, ids, given.steps))
+            with chosen.device:
+                name, net, loss_of = gpt_of(given.nanogpt, library, vocab)
+                theirs.append(seconds_of_peer(net, loss_of, ids, given.steps))
             for runtime in precisions:
                 for kind, more in (("the same architecture", SAME), ("own defaults", [])):
                     where = Path(folder) / f"{number} {kind} {runtime.precision}"
@@ -168,20 +164,24 @@ def main() -> None:
         wide = ["data.context=288"]
         drawn = open_data(compose_train("transformer", wide).data, predicts="data")
         trainer = own_trainer("transformer", Path(folder) / "drawn", drawn, wide, plain)
-        llama = library.LlamaForCausalLM(
-            library.LlamaConfig(
-                vocab_size=vocab,
-                hidden_size=128,
-                intermediate_size=512,
-                num_hidden_layers=4,
-                num_attention_heads=4,
-                max_position_embeddings=512,
-                bos_token_id=None,
-                eos_token_id=None,
+        llama = (
+            library.LlamaForCausalLM(
+                library.LlamaConfig(
+                    vocab_size=vocab,
+                    hidden_size=128,
+                    intermediate_size=512,
+                    num_hidden_layers=4,
+                    num_attention_heads=4,
+                    max_position_embeddings=512,
+                    bos_token_id=None,
+                    eos_token_id=None,
+                )
             )
-        ).eval()
+            .eval()
+            .to(chosen.device)
+        )
         for count in (1, 16):
-            prompt = torch.randint(vocab - 1, (count, 16))
+            prompt = torch.randint(vocab - 1, (count, 16), device=chosen.device)
             pairs = [
                 (seconds_to_generate(llama, prompt), seconds_to_draw(trainer, prompt)) for _ in range(given.rounds + 1)
             ][1:]  # the first one warms up

@@ -1,7 +1,7 @@
 """A training step of a VAE of fully connected layers: pythae's trainer against this one.
 
     pip install --no-deps pythae
-    python scripts/bench/vae_speed.py [--rounds 5] [--batch 64]
+    python scripts/bench/vae_speed.py [--device auto] [--rounds 5] [--batch 64]
 
 Both train the same layers (784-512-latents-512-784, 16 latents, Bernoulli) by Adam in fp32 on pictures in memory, an
 epoch of 4,000 a round, in turns; the figure is the median of the ratios. Ours also checks, logs and averages weights.
@@ -9,13 +9,11 @@ epoch of 4,000 a round, in turns; the figure is the median of the ratios. Ours a
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import logging
 import statistics
 import sys
 import tempfile
-import time
 
 import torch
 from torch import Tensor
@@ -28,12 +26,13 @@ from genai.factory import build_model
 from genai.models.likelihood import binarised
 from genai.run import RunFolder
 from genai.trainer import Trainer
+from own import now, parser
 
 LIMIT_RATIO = 1.0
 PICTURES, LATENTS = 4_000, 16
 
 
-def own(folder: str, batch: int) -> tuple[Trainer, Tensor]:
+def own(folder: str, batch: int, where: str) -> tuple[Trainer, Tensor]:
     config = compose_train(
         "vae",
         ["experiment=vae/digits_nats", "data=fashion_mnist", f"model.latent_dim={LATENTS}", "net.width=512",
@@ -41,7 +40,7 @@ def own(folder: str, batch: int) -> tuple[Trainer, Tensor]:
          "dtype=fp32"],
     )  # fmt: skip
     data = open_data(config.data, predicts="data")
-    runtime = device.start("cpu", "fp32")
+    runtime = device.start(where, "fp32")
     torch.manual_seed(0)
     model = build_model(config, data.spec)
     runtime.place(model)
@@ -52,10 +51,7 @@ def own(folder: str, batch: int) -> tuple[Trainer, Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    for name, value in (("rounds", 5), ("batch", 64)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    given = parser.parse_args()
+    given = parser(rounds=5, batch=64).parse_args()
     if importlib.util.find_spec("pythae") is None:
         print("not measured, pythae is not installed: pip install --no-deps pythae")
         return
@@ -65,22 +61,25 @@ def main() -> None:
 
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
-        trainer, x = own(folder, given.batch)
+        trainer, x = own(folder, given.batch, given.device)
         model = VAE(VAEConfig(input_dim=tuple(x.shape[1:]), latent_dim=LATENTS, reconstruction_loss="bce"))
         settings = BaseTrainerConfig(
-            output_dir=f"{folder}/theirs", learning_rate=1e-3, per_device_train_batch_size=given.batch
+            output_dir=f"{folder}/theirs",
+            learning_rate=1e-3,
+            per_device_train_batch_size=given.batch,
+            no_cuda=given.device == "cpu",
         )
         peer = BaseTrainer(model, train_dataset=BaseDataset(x, torch.zeros(len(x))), training_config=settings)
         peer.prepare_training()
         steps = -(-PICTURES // given.batch)
         times: list[tuple[float, float]] = []
         for number in range(given.rounds + 1):  # the first one warms up
-            began = time.perf_counter()
+            began = now()
             peer.train_step(number)
-            between = time.perf_counter()
+            between = now()
             for _ in range(steps):
                 trainer.step()
-            times.append(((between - began) / steps, (time.perf_counter() - between) / steps))
+            times.append(((between - began) / steps, (now() - between) / steps))
     theirs, ours = (statistics.median(column) for column in zip(*times[1:], strict=True))
     ratios = [their / our for their, our in times[1:]]
     print(

@@ -70,7 +70,7 @@ def main() -> None:
     arguments.add_argument("text", type=Path)
     arguments.add_argument("--nanogpt", type=Path)
     arguments.add_argument("overrides", nargs="*", help="of the run of this trainer")
-    given = arguments.parse_args()
+    given = arguments.parse_intermixed_args()
     overrides = [
         "experiment=transformer/gpt2_124m", f"data.path={given.text}", f"trainer.accumulate={WINDOWS // given.micro}",
         f"trainer.batch_size={WINDOWS}", *given.overrides,
@@ -83,17 +83,17 @@ def main() -> None:
         for number in range(given.rounds):
             trainer = own_trainer("transformer", Path(folder) / str(number), data, overrides, runtime)
             ours.append(seconds_a_step(trainer, given.steps))
-            mfu = trainer._mfu(WINDOWS / min(ours))
+            work, peak = trainer.operations * WINDOWS, trainer.peak
             memory = runtime.peak_bytes() / 2**30
             del trainer
             if given.nanogpt is not None:
                 ids = torch.from_numpy(data.train.ids.astype("int64"))  # type: ignore[attr-defined]
                 with runtime.device:
                     theirs.append(peer_seconds(given.nanogpt, ids, given.micro, given.steps))
-    speed = WINDOWS * CONTEXT / min(ours)
+    num_ids = WINDOWS * data.spec.num_predicted
     print(
-        f"a step of {WINDOWS * CONTEXT:,} ids {1e3 * min(ours):.0f} ms: {speed:,.0f} ids/s (mark {OUR_MARK:,}), "
-        f"MFU {'n/a' if mfu is None else f'{100 * mfu:.1f} %'}, {memory:.0f} GiB"
+        f"a step of {num_ids:,} ids {1e3 * min(ours):.0f} ms: {num_ids / min(ours):,.0f} ids/s (mark {OUR_MARK:,}), "
+        f"MFU {f'{100 * work / min(ours) / peak:.1f} %' if work and peak else 'n/a'}, {memory:.0f} GiB"
     )
     if theirs:
         print(f"nanoGPT {1e3 * min(theirs):.0f} ms, {min(theirs) / min(ours):.2f} times as fast")

@@ -1,4 +1,5 @@
-"""Shared by all tests: the probes' plug-in is installed, and no setting of the user's shell leaks in."""
+"""Shared by all tests: the probes' plug-in is installed, no setting of the user's shell leaks in, and GPUs are seen by
+the tests in test_accelerator.py alone: the other ones fork, and compare with figures of CPUs."""
 
 from __future__ import annotations
 
@@ -16,6 +17,19 @@ PLUGIN = str(Path(__file__).parent / "plugin")
 sys.path.insert(0, PLUGIN)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PLUGIN, os.environ.get("PYTHONPATH")]))
 
+
+def _accelerators() -> dict[str, str] | None:
+    """Environment in which a process sees the GPUs of this machine; None where there are none."""
+    # Processes of pytest-xdist inherit what the first one has set.
+    shown = os.environ.setdefault("GENAI_TEST_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+    there = any(any(Path("/dev").glob(name)) for name in ("nvidia[0-9]*", "kfd", "dxg"))
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if not there or not shown:
+        return None
+    return {} if shown == "all" else {"CUDA_VISIBLE_DEVICES": shown}
+
+
+ACCELERATORS = _accelerators()
 spin_less()  # beside another process, threads of OpenMP that spin made a test of two seconds take eighty
 
 # nohup, and shells that start something in the background, have signals ignored; so would every process of a test.

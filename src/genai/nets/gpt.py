@@ -261,8 +261,7 @@ class Gpt(nn.Module):
         h = self.norm(h)
         if wanted is None:
             return h
-        weight = self.head.weight[: self.vocab]
-        return linear_cross_entropy(h.flatten(0, 1), weight, wanted.flatten(), self.softcap)
+        return linear_cross_entropy(h.flatten(0, 1), self.head.weight, wanted.flatten(), self.softcap, vocab=self.vocab)
 
     def operations(self) -> int:
         """That training takes for an id, there and back: 6 for each weight of a matrix, 12 for each layer, place and

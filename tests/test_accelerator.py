@@ -108,7 +108,8 @@ def test_a_step_that_is_not_finite_changes_no_weights(tmp_path: Path) -> None:
 
 
 def test_too_large_a_batch_is_an_error_with_a_remedy(tmp_path: Path) -> None:
-    done = train("unet", tmp_path / "run", "data=fashion_mnist", "data.size=256", "trainer.batch_size=all")
+    done = genai("train", "diffusion", "data=fashion_mnist", "data.size=256", "net=unet", "trainer.batch_size=all",
+                 f"run.dir={tmp_path / 'run'}")  # fmt: skip
     assert done.returncode == 6, done.stderr
     assert "out of memory" in done.stderr
     assert "Traceback" not in done.stderr

@@ -81,6 +81,7 @@ class LatentSplit:
         if self._latents is None:
             return self.encoded(batch)
         latents, spread = self._latents
+        index = index.to(latents.device)
         return batch.replace(x=latents[index], spread=None if spread is None else spread[index])
 
     def encoded(self, batch: Batch) -> Batch:

@@ -199,7 +199,7 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def fetch(self, index: Tensor) -> Batch:
-        """(B,) int64 on the split's device -> float32 x, int64 label and prompt."""
+        """(B,) int64 on any device -> float32 x, int64 label and prompt."""
 
     def to(self, device: torch.device) -> Split:
         """A split in memory moves as it is stored (uint8 stays uint8); a streaming one returns itself."""

@@ -69,6 +69,7 @@ class Resident:
         return self.stored.shape[0]
 
     def fetch(self, index: Tensor) -> Batch:
+        index = index.to(self.stored.device)
         labels, prompts = (None if t is None else t.index_select(0, index) for t in (self.labels, self.prompts))
         return self.units.batch(self.stored.index_select(0, index), labels, prompts, index)
 

@@ -80,7 +80,7 @@ class Windows:
 
     def fetch(self, index: Tensor) -> Batch:
         """Of a training split index may be epoch * len + window."""
-        step = self.length - 1
+        step, index = self.length - 1, index.to("cpu" if self._held is None else self.device)
         epoch, window = index.div(self._count, rounding_mode="floor"), index % self._count
         # By the golden section, which leaves no two epochs near each other, and asks the device nothing.
         start = window * step + (epoch * max(1, round(_GOLDEN * step))) % step

@@ -238,6 +238,23 @@ def test_attention_is_torch_s_own(pairs: int, monkeypatch: pytest.MonkeyPatch) -
     for given in (None, mask):
         expected = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=given)
         torch.testing.assert_close(attention_of_ours.attention(q, k, v, given), expected)
+    expected = nn.functional.scaled_dot_product_attention(k, k, v, is_causal=True)
+    torch.testing.assert_close(attention_of_ours.causal_attention(k, k, v), expected)
+
+
+def test_dropout_of_attention_leaves_its_mean() -> None:
+    q, v = torch.randn(1, 2, 6, 8), torch.randn(20_000, 2, 6, 8)
+    v[:] = v[0]
+    many = attention_of_ours.causal_attention(q.expand_as(v), q.expand_as(v), v, dropout=0.25)
+    assert not torch.equal(many[0], many[1])
+    torch.testing.assert_close(many.mean(0), attention_of_ours.causal_attention(q, q, v[:1])[0], rtol=0, atol=0.05)
+
+
+def test_attention_says_why_it_is_not_the_fastest() -> None:
+    q = torch.randn(1, 2, 300, 8)
+    assert attention_of_ours.no_flash(q) is None
+    assert "faster for so few" in str(attention_of_ours.no_flash(q[:, :, :40]))
+    assert "net.dropout=0" in str(attention_of_ours.no_flash(q, dropout=0.1))
 
 
 def test_places_are_told_by_their_distance() -> None:

@@ -200,7 +200,8 @@ class Model(nn.Module, ABC):
         return 0
 
     def notes(self) -> Sequence[str]:
-        """Lines that say what settings left to the model ("auto") became."""
+        """Lines that say what settings left to the model ("auto") became, and what is slower than it could be, in the
+        precision that is chosen around the call."""
         return ()
 
     def check_sampling(self, sampling: SamplingConfig) -> None:

@@ -254,7 +254,8 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Trainer, console: 
     lines += [f"data: {data.name}, {counts}, {data.spec.modality} {shape}{classes}"]
     lines += [f"data: {text}" for text in data.notes]
     lines += [f"model: {config.model.name}, {parameters:,} parameters; run: {run.path}"]
-    lines += [f"model: {text}" for text in model.notes()]
+    with trainer.runtime.autocast():
+        lines += [f"model: {text}" for text in model.notes()]
     if trainer.operations and (ids := data.spec.num_predicted):
         each = trainer.operations / ids
         mfu = "" if trainer.peak else "; MFU n/a: the peak of this device is not known"

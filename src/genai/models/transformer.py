@@ -49,6 +49,9 @@ class Transformer(Model):
     def updates(self) -> Sequence[Update]:
         return [Update(trains="decoder", loss=lambda batch, samples: {"loss": self.nats(batch)})]
 
+    def notes(self) -> Sequence[str]:
+        return self.decoder.notes()
+
     def operations(self) -> int:
         return self.decoder.operations() * (self.length - self.text)
 

@@ -8,6 +8,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 
 _FEW_PAIRS = 1 << 16  # of queries and keys
 
@@ -77,11 +78,26 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tensor:
     """The same of as many queries as keys, none of which sees a key behind its own place."""
-    length = q.shape[2]
-    if q.device.type != "cpu" or length * length > _FEW_PAIRS or dropout:
+    if q.device.type != "cpu" or (q.shape[2] ** 2 > _FEW_PAIRS and not dropout):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
     scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
-    return (scores + _not_ahead(length, scores.dtype)).softmax(3).to(v.dtype) @ v
+    shares = (scores + _not_ahead(q.shape[2], scores.dtype)).softmax(3).to(v.dtype)
+    return (F.dropout(shares, dropout) if dropout else shares) @ v
+
+
+def no_flash(q: Tensor, *, dropout: float = 0.0) -> str | None:
+    """Why causal attention of queries and keys like these (B, heads, T, d) is not computed by torch's fastest kernels;
+    None: it is."""
+    if q.device.type == "cpu" and dropout:
+        return "attention holds all scores: on a CPU no kernel leaves out at random, net.dropout=0 is faster"
+    if q.device.type == "cpu" and q.shape[2] ** 2 <= _FEW_PAIRS:
+        return f"attention of {q.shape[2]:,} ids holds all scores: on a CPU that is faster for so few"
+    chosen = SDPBackend(torch._fused_sdp_choice(q, q, q, None, dropout, True))
+    if chosen == SDPBackend.EFFICIENT_ATTENTION:
+        return "attention by torch's memory-efficient kernel: its faster ones want dtype=bf16, and heads of 256 at most"
+    if chosen == SDPBackend.MATH:
+        return f"attention holds all scores: no kernel takes {str(q.dtype).removeprefix('torch.')} here"
+    return None
 
 
 @cache

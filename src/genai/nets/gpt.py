@@ -16,12 +16,13 @@ from torch.autograd.function import once_differentiable
 
 from genai.errors import ConfigError
 from genai.nets import GptConfig
-from genai.nets.attention import causal_attention, rotated
+from genai.nets.attention import causal_attention, no_flash, rotated
 from genai.nets.cross_entropy import autocast_dtype, linear_cross_entropy
 from genai.nets.family import Family
 
 _ROUND = 64  # tables of ids have a multiple of so many rows: matrix products like it
-_SHARPNESS = 1.44  # of attention among normalised queries and keys, over the square root of their width
+_TINY = torch.tensor(1e-6)  # a number takes twice as long to add
+_SHARP = 1.2  # root mean square of normalised queries and keys
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,12 @@ def _linear(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
     step of a small decoder costs is not its arithmetic, it is the calls through modules and the casts."""
     dtype = autocast_dtype(layer.weight)
     weight = layer.weight.to(dtype).t()
-    if layer.bias is None:
-        return lambda h: torch.mm(h.to(dtype), weight)
-    bias = layer.bias.to(dtype)
-    return lambda h: torch.addmm(bias, h.to(dtype), weight)
+    if layer.bias is not None:
+        bias = layer.bias.to(dtype)
+        return lambda h: torch.addmm(bias, h.to(dtype), weight)
+    if dtype == layer.weight.dtype:  # as h is
+        return lambda h: torch.mm(h, weight)
+    return lambda h: torch.mm(h.to(dtype), weight)
 
 
 class Attention(nn.Module):
@@ -152,7 +155,7 @@ def unit(h: Tensor) -> Tensor:
         found: Tensor = _Unit.apply(h)
         return found
     norm = torch.linalg.vector_norm(h, dim=-1, keepdim=True)
-    return h / norm.mul_(h.shape[-1] ** -0.5).clamp_(min=1e-6)
+    return h / torch.add(_TINY, norm, alpha=h.shape[-1] ** -0.5)
 
 
 class Norm(nn.Module):
@@ -217,7 +220,7 @@ class Gpt(nn.Module):
         dim = width // config.heads
         frequencies = config.rope_base ** (-torch.arange(0, dim, 2) / dim)
         turns = torch.arange(context)[:, None] * torch.cat([-frequencies, frequencies])
-        sharp = math.sqrt(_SHARPNESS) if config.qk_norm else 1.0  # of the queries and of the keys
+        sharp = _SHARP if config.qk_norm else 1.0
         self.register_buffer("cosine", sharp * turns.cos(), persistent=False)
         self.register_buffer("sine", sharp * turns.sin(), persistent=False)
 
@@ -262,6 +265,14 @@ class Gpt(nn.Module):
         if wanted is None:
             return h
         return linear_cross_entropy(h.flatten(0, 1), self.head.weight, wanted.flatten(), self.softcap, vocab=self.vocab)
+
+    def notes(self) -> list[str]:
+        """Why attention is not as fast as it could be, in the type that autocast computes in; nothing where it is."""
+        weight, block = self.table.weight, cast(Block, self.blocks[0])
+        heads, dim, dtype = block.attention.heads, block.attention.dim, autocast_dtype(weight)
+        q = torch.empty(1, heads, self.context, dim, device=weight.device, dtype=dtype)
+        why = no_flash(q, dropout=block.attention.dropout)
+        return [] if why is None else [why]
 
     def operations(self) -> int:
         """That training takes for an id, there and back: 6 for each weight of a matrix, 12 for each layer, place and

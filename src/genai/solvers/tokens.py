@@ -30,7 +30,7 @@ def choose(
     """
     if temperature < _COLDEST:
         return logits.argmax(dim=1)
-    logits, ids = logits / temperature, None
+    logits, ids = logits if temperature == 1 else logits / temperature, None
     if top_k is not None or top_p < 1 or min_p > 0:
         logits, ids = logits.topk(min(top_k or logits.shape[1], logits.shape[1]), dim=1)
     p = logits.softmax(dim=1)

@@ -108,9 +108,9 @@ class Transformer(Model):
         u = u.to(request.device)
         said = torch.zeros(count, self.spec.vocab, dtype=torch.bool, device=request.device)
         cache = self.decoder.cache(rows, max(map(len, rows)) + steps)
-        h = cache.read()
+        logits_of, h = self.decoder.writer(), cache.read()
         for step in range(steps):
-            logits = self.decoder.logits(h)
+            logits = logits_of(h)
             if guided:
                 free, own = logits.log_softmax(1).chunk(2)
                 logits = torch.lerp(free, own, sampling.guidance)

@@ -39,8 +39,8 @@ class DecoderBuilder(Protocol):
 class AutoregressorBuilder(Protocol):
     def __call__(self, *, ids: int, vocab: int, context: int, config: Any) -> Any:
         """An nn.Module (B, T) -> (B, T, width), or with `wanted` (B, T) the sum of their -ln p; with `logits` (B, T,
-        width) -> (B, T, vocab), `operations` of an id, `notes` on how it computes, and a `cache` of rows of ids, whose
-        `read` and `follow` give (B, width) of their last ids."""
+        width) -> (B, T, vocab), for many steps by its `writer`, `operations` of an id, `notes` on how it computes, and
+        a `cache` of rows of ids, whose `read` and `follow` give (B, width) of their last ids."""
 
 
 class DenoiserBuilder(Protocol):

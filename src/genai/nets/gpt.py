@@ -96,10 +96,12 @@ class Attention(nn.Module):
         """(..., all of them) -> queries (..., heads, dim), keys and values (..., kv_heads, dim)."""
         both, v = qkv.unflatten(-1, (-1, self.dim)).split_with_sizes([self.heads + self.kv_heads, self.kv_heads], -2)
         if self.normalised:
-            both = unit(both.to(self.out.weight.dtype))
+            both = unit(both.float() if both.dtype == torch.bfloat16 else both)
         if rotation is not None:
             both = rotated(both, *rotation)
-        q, k = both.to(v.dtype).split_with_sizes([self.heads, self.kv_heads], -2)
+        if both.dtype != v.dtype:
+            both = both.to(v.dtype)
+        q, k = both.split_with_sizes([self.heads, self.kv_heads], -2)
         return q, k, v
 
 
@@ -306,8 +308,15 @@ class Gpt(nn.Module):
 
     def logits(self, h: Tensor) -> Tensor:
         """In full precision, softly capped."""
-        found = self.head(h)[..., : self.vocab].float()
-        return self.softcap * torch.tanh(found / self.softcap) if self.softcap else found
+        return self._capped(self.head(h)[..., : self.vocab].float())
+
+    def writer(self) -> Callable[[Tensor], Tensor]:
+        """The same of features (B, width), for many steps."""
+        head, vocab = _linear(self.head), self.vocab
+        return lambda h: self._capped(head(h)[:, :vocab].float())
+
+    def _capped(self, logits: Tensor) -> Tensor:
+        return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
 
 
 def _rounded(rows: int) -> int:

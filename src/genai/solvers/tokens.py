@@ -39,5 +39,5 @@ def choose(
     if min_p > 0:
         p = p * (p >= min_p * p[:, :1])
     reached = p.cumsum(dim=1)
-    chosen = (reached <= u[:, None] * reached[:, -1:]).sum(dim=1, keepdim=True).clamp(max=p.shape[1] - 1)
+    chosen = torch.searchsorted(reached, u[:, None] * reached[:, -1:], right=True).clamp(max=p.shape[1] - 1)
     return (chosen if ids is None else ids.gather(1, chosen)).squeeze(1)

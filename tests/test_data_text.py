@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import mmap
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,29 @@ def test_of_documents_some_windows_begin_as_samples_do(tmp_path: Path) -> None:
 def test_ids_above_half_of_what_their_bytes_hold_are_read_as_they_are(dtype: type) -> None:
     ids = np.arange(0, 64001, 1000).astype(dtype)
     assert Windows(ids, 65, whole=False).fetch(torch.tensor([0])).x[0].tolist() == ids.tolist()
+
+
+def test_of_ids_on_the_disk_those_that_come_next_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "ids").write_bytes(np.arange(40_001, dtype=np.uint16).tobytes())
+    ids = np.memmap(tmp_path / "ids", dtype=np.uint16, mode="r")
+    windows, asked = Windows(ids, 101, whole=False), []
+
+    class Memory:
+        def madvise(self, advice: int, start: int, size: int) -> None:
+            assert start % mmap.PAGESIZE == 0
+            assert start + size <= 80_002
+            asked.append((start, start + size))
+
+        def __len__(self) -> int:
+            return 80_002
+
+    ids._mmap = Memory()  # type: ignore[attr-defined]
+    index = torch.arange(5 * len(windows))
+    windows.expect(index)
+    for (start, end), x in zip(asked, windows.fetch(index).x, strict=True):
+        whole = x[x >= x[0]]  # the last window goes on at the beginning
+        assert start <= 2 * int(whole.min())
+        assert 2 * (int(whole.max()) + 1) <= end
 
 
 def test_a_loader_goes_through_epochs_alike_from_any_position(novel: Path) -> None:

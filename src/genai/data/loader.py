@@ -77,6 +77,8 @@ class Loader:
             # A micro-batch is fetched by itself: what it weighs is its own.
             index = self.index(position)
             parts = [self.split.fetch(index[part]) for part in self._parts]
+            if isinstance(self.split, Windows):
+                self.split.expect(self.index(position + self.batch_size))
         return parts if self.dtype == torch.float32 else [part.to(self.device, self.dtype) for part in parts]
 
     def close(self) -> None:

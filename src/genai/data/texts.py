@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -80,10 +81,9 @@ class Windows:
 
     def fetch(self, index: Tensor) -> Batch:
         """Of a training split index may be epoch * len + window."""
-        step, index = self.length - 1, index.to("cpu" if self._held is None else self.device)
+        index = index.to("cpu" if self._held is None else self.device)
         epoch, window = index.div(self._count, rounding_mode="floor"), index % self._count
-        # By the golden section, which leaves no two epochs near each other, and asks the device nothing.
-        start = window * step + (epoch * max(1, round(_GOLDEN * step))) % step
+        start = self._starts(epoch, window)
         if self.mark is not None:
             start = torch.where((window + epoch) % _ALIGNED == 0, self._next_mark(start, self.mark), start)
         places = start[:, None] + torch.arange(self.length, device=start.device)
@@ -96,6 +96,21 @@ class Windows:
         weight = None if mask is None else mask[:, 1:].sum()
         batch = Batch(x=self._read(places), index=index, mask=mask, weight=weight)
         return batch if self._held is not None else batch.to(self.device, torch.float32)
+
+    def expect(self, index: Tensor) -> None:
+        """Has what will be fetched next read from the disk meanwhile; ids begin where their file does."""
+        if not isinstance(self.ids, np.memmap):
+            return
+        epoch, window = index.div(self._count, rounding_mode="floor"), index % self._count
+        size, memory = self.ids.dtype.itemsize, self.ids._mmap  # type: ignore[attr-defined]
+        for start in self._starts(epoch, window).tolist():
+            page = start * size // mmap.PAGESIZE * mmap.PAGESIZE
+            memory.madvise(mmap.MADV_WILLNEED, page, min(start * size + self.length * size, len(memory)) - page)
+
+    def _starts(self, epoch: Tensor, window: Tensor) -> Tensor:
+        # By the golden section, which leaves no two epochs near each other, and asks the device nothing.
+        step = self.length - 1
+        return window * step + (epoch * max(1, round(_GOLDEN * step))) % step
 
     def _next_mark(self, start: Tensor, mark: int) -> Tensor:
         """The places (B,) of the first mark from each start on; of a window without one, or too near the end, its

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,11 +23,14 @@ def _accelerators() -> dict[str, str] | None:
     """Environment in which a process sees the GPUs of this machine; None where there are none."""
     # Processes of pytest-xdist inherit what the first one has set.
     shown = os.environ.setdefault("GENAI_TEST_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+    seen = {} if shown == "all" else {"CUDA_VISIBLE_DEVICES": shown}
     there = any(any(Path("/dev").glob(name)) for name in ("nvidia[0-9]*", "kfd", "dxg"))
+    if there:  # perhaps: this torch, or the driver, may not know them
+        asks = [sys.executable, "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"]
+        told = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"} | seen
+        there = subprocess.run(asks, env=told, check=False).returncode == 0
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    if not there or not shown:
-        return None
-    return {} if shown == "all" else {"CUDA_VISIBLE_DEVICES": shown}
+    return seen if there else None
 
 
 ACCELERATORS = _accelerators()

@@ -19,8 +19,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 FAR = "far"
-# A GPU takes indices and sources that lie on the CPU.
-MIXED = {"index", "index_put", "index_put_", "_index_put_impl_", "copy_", "_foreach_copy_"}
+# A GPU takes indices and sources that lie on the CPU; the CPU takes none of a GPU but copies.
+TAKES_NEAR = {"index", "index_put", "index_put_", "_index_put_impl_", "copy_", "_foreach_copy_"}
+# Of these the result is a number, or has a shape that a GPU must be asked for.
+READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "repeat_interleave"}
 reads = 0
 
 
@@ -62,16 +64,21 @@ def dispatched(operation: Any, *args: Any, **kwargs: Any) -> Any:
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     far = [tensor for tensor in tensors if isinstance(tensor, Far)]
     name = operation._schema.name.removeprefix("aten::")
-    if far and name not in MIXED:
-        near = [tuple(tensor.shape) for tensor in tensors if tensor.ndim and not isinstance(tensor, Far)]
-        if near:
-            raise RuntimeError(f"{name} of tensors on two devices: {near} lie on the CPU")
-    reads += name in ("_local_scalar_dense", "nonzero", "equal")
+    near = [tuple(tensor.shape) for tensor in tensors if tensor.ndim and not isinstance(tensor, Far)]
+    led_from_near = name not in ("copy_", "_foreach_copy_") and args and not isinstance(args[0], Far)
+    if far and near and (name not in TAKES_NEAR or led_from_near):
+        raise RuntimeError(f"{name} of tensors on two devices: {near} lie on the CPU")
+    masks = [leaf for leaf in tree_leaves(args[1:]) if isinstance(leaf, Tensor) and leaf.dtype == torch.bool]
+    reads += name in READS or (name.startswith("index") and bool(masks))
     goes_far = bool(far)
     if name == "copy_":
         goes_far = isinstance(args[0], Far)
+        reads += bool(far) and not goes_far
     elif kwargs.get("device") is not None:
         goes_far = torch.device(kwargs["device"]).type == FAR
+        reads += bool(far) and not goes_far
+        if goes_far and kwargs.get("generator") is not None:
+            raise RuntimeError(f"{name} on another device than its generator's")
         kwargs = {**kwargs, "device": "cpu", "pin_memory": False}
     inner = {id(tensor.near): tensor for tensor in far} | {id(t): t for t in tensors if not isinstance(t, Far)}
     near_args, near_kwargs = tree_map(_near, (args, kwargs))

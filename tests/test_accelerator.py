@@ -16,7 +16,10 @@ import pytest
 from conftest import ACCELERATORS
 from harness import contents, differences, last_checkpoint
 
-pytestmark = pytest.mark.skipif(ACCELERATORS is None, reason="there is no accelerator")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(ACCELERATORS is None, reason="there is no accelerator"),
+]
 SHORT = ["trainer.max_minutes=null", "trainer.max_steps=12", "trainer.save_every=6", "trainer.log_every=4"]
 FAMILIES = {
     "gan": ["gan", "data=digits", "net.width=16"],

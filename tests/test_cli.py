@@ -169,6 +169,26 @@ def test_other_data_is_evaluated_whole_and_in_the_units_of_the_model(place: Path
     assert json.loads(capfd.readouterr().out)["num_held_out"] == 10_000
 
 
+def test_data_that_changed_since_training_are_not_evaluated_as_held_out(workplace: Path, capfd: Captured) -> None:
+    text = Path("text.txt")
+    text.write_text("to be, or not to be: that is the question. " * 100)
+    small = ["net.layers=1", "net.width=32", "net.heads=2", "sampling.max_tokens=8", "trainer.max_steps=2"]
+    assert run(["train", "transformer", "data.path=text.txt", "data.context=16", *small, "run.dir=r", "--quiet"]) == 0
+    assert run(["eval", "r", "--quiet"]) == 0
+    text.write_text(text.read_text()[:3000])
+    capfd.readouterr()
+    assert run(["eval", "r", "--quiet"]) == 3
+    assert "not what this run was trained on" in capfd.readouterr().err
+    text.rename("other.txt")
+    assert run(["eval", "r", "--input", "other.txt", "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("flags", [["--label", "a"], ["-n", "3"], ["--task", "vary"], ["--json"], ["--out", "x"]])
+def test_a_conversation_takes_no_flags_of_samples(place: Path, capfd: Captured, flags: list[str]) -> None:
+    assert run(["sample", "first", "--chat", *flags]) == 2
+    assert f"{flags[0]} says nothing to a conversation" in capfd.readouterr().err
+
+
 def test_eval_of_a_checkpoint_leaves_it_as_it_is(place: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place / "runs/gan/first/checkpoints")
     assert run(["eval", "step_00000004", "--quiet"]) == 0

@@ -88,6 +88,16 @@ def test_cpus_follow_the_containers_quota(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert device.available_cpus() >= 1
 
 
+def test_what_a_compiler_cannot_do_is_an_error_with_a_remedy() -> None:
+    from torch._inductor.exc import InductorError
+
+    with pytest.raises(ConfigError, match="no C\\+\\+") as caught, device.compile_errors():
+        raise InductorError(RuntimeError("no C++ compiler"), None)
+    assert "compile=false" in caught.value.fix
+    with pytest.raises(RuntimeError, match="something else"), device.compile_errors():
+        raise RuntimeError("something else")
+
+
 def test_training_check_agrees_with_itself() -> None:
     assert device.training_check("cpu") == 0.0
 

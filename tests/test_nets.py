@@ -253,7 +253,7 @@ def test_dropout_of_attention_leaves_its_mean() -> None:
 def test_attention_says_why_it_is_not_the_fastest() -> None:
     q = torch.randn(1, 2, 300, 8)
     assert attention_of_ours.no_flash(q) is None
-    assert "faster for so few" in str(attention_of_ours.no_flash(q[:, :, :40]))
+    assert attention_of_ours.no_flash(q[:, :, :40]) is None
     assert "net.dropout=0" in str(attention_of_ours.no_flash(q, dropout=0.1))
 
 

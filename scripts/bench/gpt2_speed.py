@@ -67,10 +67,13 @@ def peer_seconds(model: Path, ids: torch.Tensor, micro: int, steps: int, where: 
 
 def main() -> None:
     arguments = parser(micro=64, steps=3, rounds=2)
-    arguments.add_argument("text", type=Path)
+    arguments.add_argument("text", type=Path, nargs="?")
     arguments.add_argument("--nanogpt", type=Path)
     arguments.add_argument("overrides", nargs="*", help="of the run of this trainer")
     given = arguments.parse_intermixed_args()
+    if given.text is None:
+        print("not measured, it needs a GPU and a text: see the head of this script")
+        return
     overrides = [
         "experiment=transformer/gpt2_124m", f"data.path={given.text}", f"trainer.accumulate={WINDOWS // given.micro}",
         f"trainer.batch_size={WINDOWS}", *given.overrides,
@@ -78,13 +81,13 @@ def main() -> None:
     data = open_data(compose_train("transformer", overrides).data, predicts="data")
     runtime = device.start(given.device, compile=compose_train("transformer", overrides).compile)
     print(f"{runtime}, compiled: {runtime.compiled}, {len(data.train):,} windows")
-    ours, theirs = [], []
+    ours, theirs, memory = [], [], 0.0
     with tempfile.TemporaryDirectory() as folder:
         for number in range(given.rounds):
             trainer = own_trainer("transformer", Path(folder) / str(number), data, overrides, runtime)
             ours.append(seconds_a_step(trainer, given.steps))
             work, peak = trainer.operations * WINDOWS, trainer.peak
-            memory = runtime.peak_bytes() / 2**30
+            memory = memory or runtime.peak_bytes() / 2**30
             del trainer
             if given.nanogpt is not None:
                 ids = torch.from_numpy(data.train.ids.astype("int64"))  # type: ignore[attr-defined]

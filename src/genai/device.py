@@ -278,6 +278,20 @@ def memory_errors(fix: str) -> Iterator[None]:
         raise OutOfMemoryError(f"out of memory{more}", fix=fix) from error
 
 
+@contextlib.contextmanager
+def compile_errors() -> Iterator[None]:
+    """What a compiler cannot do, or that there is none, becomes an error that says what to type."""
+    try:
+        yield
+    except RuntimeError as error:
+        of_compiler = type(error).__module__.startswith(("torch._inductor", "torch._dynamo"))
+        if not of_compiler:
+            raise
+        why = " ".join(str(error).split())[:160]
+        fix = "type compile=false, or install a C++ compiler where there is none"
+        raise ConfigError(f"compile=true cannot be had here: {why}", fix=fix) from error
+
+
 def _readable(num_bytes: int) -> str:
     return f"{num_bytes / 1024**3:.1f} GiB" if num_bytes >= 1024**3 else f"{num_bytes / 1024**2:.1f} MiB"
 

@@ -17,7 +17,7 @@ from genai.data.codec import Codec, LatentSplit
 from genai.data.source import Dataset, SeenBy, modality_of, open_data
 from genai.data.tokens import read_tokenizer
 from genai.device import Runtime, memory_errors, start
-from genai.errors import CheckpointError, ConfigError, ConfigErrors, to_resume
+from genai.errors import CheckpointError, ConfigError, ConfigErrors, DataError, to_resume
 from genai.registry import find, load
 from genai.run import RunFolder, home
 from genai.schema import Config, SamplingConfig, plain, read
@@ -117,6 +117,10 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> 
 
     data = opened(hold_out_all=False)
     split = None if trained.run is None else trained.run.info.split
+    if not another and split is not None and split.sha256 != data.fingerprint:
+        where = config.data.path or config.data.name
+        fix = "put the data back, or name others by --input PATH"
+        raise DataError("the data or its split is not what this run was trained on", path=where, fix=fix)
     if another and (split is None or split.sha256 != data.fingerprint):
         data = opened(hold_out_all=True)
     return data.heard_by(trained.model.spec)

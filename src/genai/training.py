@@ -168,7 +168,8 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
             run.warn = console.warn
             console.note(f"device: {runtime}")
         smaller = f"trainer.accumulate={2 * config.trainer.accumulate} for smaller steps, or a smaller net.width"
-        with device.memory_errors(f"type {smaller}" + " or data.size" * (config.data.size is not None)):
+        remedy = f"type {smaller}" + " or data.size" * (config.data.size is not None)
+        with device.memory_errors(remedy), device.compile_errors():
             codec = open_codec(run.codec, runtime) if config.data.codec is not None else None
             warn = console.warn if runtime.main else _silent
             newest = checkpoints.newest(run.checkpoints, warn=warn, run_id=run.id)

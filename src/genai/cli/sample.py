@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from genai.cli.options import Debug, Json, Quiet, Raw, RunAndSettings, Step, emit, emit_json, run_and_settings
+from genai.errors import ConfigError
 
 
 def _spoken() -> Iterator[str]:
@@ -21,7 +22,7 @@ def _spoken() -> Iterator[str]:
         except EOFError:
             return
         if line.strip():
-            yield line
+            yield line.encode(errors="replace").decode()
 
 
 def sample(
@@ -107,6 +108,14 @@ def sample(
 
     run, settings = run_and_settings(arguments)
     if chat:
+        flags = {
+            "-n": count, "--label": label or None, "--prompt": prompt or None, "--prompts": prompts, "--out": out,
+            "--batch-size": batch_size, "--task": task, "--input": input, "--mask": mask, "--strength": strength,
+            "--json": json or None, "--format": None if format == "files" else format,
+        }  # fmt: skip
+        for flag, value in flags.items():
+            if value is not None:
+                raise ConfigError(f"{flag} says nothing to a conversation", fix="leave it out")
         for answer in api.chat(
             run, *settings, said=_spoken(), seed=seed, step=step, raw=raw, console=Console(quiet=quiet)
         ):

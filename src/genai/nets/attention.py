@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -81,29 +80,28 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -
     if q.device.type != "cpu" or (q.shape[2] ** 2 > _FEW_PAIRS and not dropout):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
     scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
-    shares = (scores + _not_ahead(q.shape[2], scores.dtype)).softmax(3).to(v.dtype)
+    # Added to scores: a mask costs half as much again as attention itself.
+    ahead = torch.full((q.shape[2], q.shape[2]), -math.inf, dtype=scores.dtype).triu(1)
+    shares = (scores + ahead).softmax(3).to(v.dtype)
     return (F.dropout(shares, dropout) if dropout else shares) @ v
 
 
 def no_flash(q: Tensor, *, dropout: float = 0.0) -> str | None:
-    """Why causal attention of queries and keys like these (B, heads, T, d) is not computed by torch's fastest kernels;
-    None: it is."""
-    if q.device.type == "cpu" and dropout:
-        return "attention holds all scores: on a CPU no kernel leaves out at random, net.dropout=0 is faster"
-    if q.device.type == "cpu" and q.shape[2] ** 2 <= _FEW_PAIRS:
-        return f"attention of {q.shape[2]:,} ids holds all scores: on a CPU that is faster for so few"
-    chosen = SDPBackend(torch._fused_sdp_choice(q, q, q, None, dropout, True))
+    """Why causal attention of queries and keys like these (B, heads, T, d) is slower than by torch's fastest kernels;
+    None: it is not, or torch does not tell."""
+    if q.device.type == "cpu":
+        return (
+            "attention keeps all scores: on a CPU no kernel has dropout, net.dropout=0 is faster" if dropout else None
+        )
+    try:
+        chosen = SDPBackend(torch._fused_sdp_choice(q, q, q, None, dropout, True))
+    except (AttributeError, NotImplementedError, RuntimeError, ValueError):
+        return None
     if chosen == SDPBackend.EFFICIENT_ATTENTION:
         return "attention by torch's memory-efficient kernel: its faster ones want dtype=bf16, and heads of 256 at most"
     if chosen == SDPBackend.MATH:
-        return f"attention holds all scores: no kernel takes {str(q.dtype).removeprefix('torch.')} here"
+        return f"attention keeps all scores: no kernel takes {str(q.dtype).removeprefix('torch.')} here"
     return None
-
-
-@cache
-def _not_ahead(length: int, dtype: torch.dtype) -> Tensor:
-    """Added to scores: a mask costs half as much again as attention itself."""
-    return torch.full((length, length), -math.inf, dtype=dtype).triu(1)
 
 
 def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ class Feed(nn.Module):
 
 
 class _Unit(torch.autograd.Function):
-    """h over the root of its mean square. torch's has no kernel of its own on CPUs and takes ten times as long."""
+    """h over the root of its mean square. torch's has no kernel of its own on CPUs, where it takes longer."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor) -> Tensor:
@@ -272,7 +272,7 @@ class Gpt(nn.Module):
         """Why attention is not as fast as it could be, in the type that autocast computes in; nothing where it is."""
         weight, block = self.table.weight, cast(Block, self.blocks[0])
         heads, dim, dtype = block.attention.heads, block.attention.dim, autocast_dtype(weight)
-        q = torch.empty(1, heads, self.context, dim, device=weight.device, dtype=dtype)
+        q = torch.empty(1, device=weight.device, dtype=dtype, requires_grad=True).expand(1, heads, self.context, dim)
         why = no_flash(q, dropout=block.attention.dropout)
         return [] if why is None else [why]
 

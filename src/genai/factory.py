@@ -117,7 +117,7 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> 
 
     data = opened(hold_out_all=False)
     split = None if trained.run is None else trained.run.info.split
-    if not another and split is not None and split.sha256 != data.fingerprint:
+    if config.data == trained.config.data and split is not None and split.sha256 != data.fingerprint:
         where = config.data.path or config.data.name
         fix = "put the data back, or name others by --input PATH"
         raise DataError("the data or its split is not what this run was trained on", path=where, fix=fix)

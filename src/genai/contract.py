@@ -56,7 +56,7 @@ class Spec:
     @property
     def num_predicted(self) -> int:
         """Ids of a sample that are predicted: of a window of text all but the first; 0 where it is none of ids."""
-        return 0 if self.kind != "token" else math.prod(self.shape) - (self.modality == "text")
+        return math.prod(self.shape) - (self.modality == "text") if self.kind == "token" and self.shape else 0
 
     def told(self, *names: str) -> Spec:
         """The same with no other conditions than these."""
@@ -218,6 +218,15 @@ class Model(nn.Module, ABC):
     def conclude(self, means: Terms) -> Terms:
         """The figures of held-out means; terms of several values become figures here."""
         return means
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A model that takes something from the training data before it is trained: a scale, rows to compare with."""
+
+    def prepare(self, fetch: Callable[[Tensor], Batch], count: int, seed: int) -> None:
+        """`fetch` gives the samples of (B,) ids below `count`, on the model's device. The same data and seed give the
+        same, whenever a training goes on."""
 
 
 @runtime_checkable

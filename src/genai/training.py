@@ -142,6 +142,7 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
     from genai import checkpoint as checkpoints
     from genai import device
     from genai.checkpoint import load_fitting
+    from genai.contract import Prepares
     from genai.factory import (
         build_model,
         check_sampling,
@@ -191,6 +192,9 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
                 if left and runtime.main:
                     shown = ", ".join(left[:4]) + ", ..." * (len(left) > 4)
                     console.note(f"model.init_from: {len(left)} tensors do not fit and start anew: {shown}")
+            if isinstance(model, Prepares):
+                split = data.train.to(runtime.device)
+                model.prepare(split.fetch, len(split), config.seed)
             trainer = Trainer(
                 model=model,
                 data=data,

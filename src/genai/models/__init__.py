@@ -27,6 +27,11 @@ COMPONENTS: dict[str, Component] = {
         "the next id after all before it: text, and codes of pictures and sounds",
         "genai.models:TransformerConfig",
     ),
+    "discriminative": Component(
+        "genai.models.discriminative:Discriminative",
+        "the class of an input: networks, logistic regression, support vector machines",
+        "genai.models:DiscriminativeConfig",
+    ),
 }
 
 
@@ -94,3 +99,16 @@ class DiffusionConfig(ModelConfig):
 class TransformerConfig(ModelConfig):
     conditions: tuple[Literal["label"], ...] = ("label",)  # of those that codes have
     condition_dropout: Fraction = 0.1  # samples that it is told nothing of
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminativeConfig(ModelConfig):
+    kind: Literal["network", "logistic", "linear_svm", "kernel_svm"] = "network"
+    dropout: Fraction = 0.0  # of a network's features
+    label_smoothing: Fraction = 0.0
+    C: Positive = 1.0  # of machines: weight of their losses over that of |W|^2 / 2
+    hinge: Literal["squared", "plain"] = "squared"
+    standardise: bool = True  # of machines: inputs get a mean of 0 and a deviation of 1
+    features: Literal["nystroem", "random"] = "nystroem"  # of a kernel
+    num_features: Count | Literal["auto"] = "auto"  # auto: a landmark for each row, 5,000 at most
+    gamma: Positive | Literal["scale"] = "scale"  # of exp(-gamma d^2); scale: 1 / (values * their variance)

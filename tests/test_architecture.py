@@ -19,7 +19,7 @@ LAYERS = [
     ["training"],
     ["trainer"],
     ["evaluation"],
-    ["sampler", "text_samples", "writers", "spectrogram", "tunes"],
+    ["sampler", "text_samples", "writers", "predictions", "spectrogram", "tunes"],
     ["factory", "budget", "launch", "meters", "health"],
     ["config", "search_path", "settings", "overrides"],
     [
@@ -36,7 +36,7 @@ LAYERS = [
         "device",
         "console",
     ],
-    ["nets", "optim", "muon", "solvers", "lettering"],
+    ["nets", "optim", "muon", "solvers", "lettering", "metrics"],
     ["optim_table", "registry", "cpu"],
     ["contract", "schema", "faults", "signals", "job"],
     ["errors"],

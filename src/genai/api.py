@@ -21,16 +21,18 @@ from genai.documents import write_atomically
 from genai.errors import ConfigError, DataError, OutputError
 from genai.run import RunFolder, has_begun, home
 from genai.run_index import find, runs_root
-from genai.schema import Config, plain
+from genai.schema import Config, SamplingConfig, plain
 from genai.signals import held_back
 
 if TYPE_CHECKING:
     from genai.contract import Batch
+    from genai.data.source import Split
     from genai.factory import Trained
 
 _FORMATS = ("files", "npz")
-Task = Literal["generate", "interpolate", "reconstruct", "encode", "vary", "impute", "traverse"]
+Task = Literal["generate", "interpolate", "reconstruct", "encode", "vary", "impute", "traverse", "predict"]
 _COUNTS: dict[str, int | None] = {
+    "predict": None,
     "generate": 16,
     "interpolate": 8,
     "reconstruct": 16,
@@ -143,6 +145,14 @@ def sample(
         trained = open_trained(
             path, device=settings.device, dtype=settings.dtype, threads=settings.threads, step=str(step), raw=raw
         )
+        if trained.model.predicts != "data" or task == "predict":
+            if trained.model.predicts == "data":
+                raise ConfigError("this model predicts nothing, it draws samples", fix="leave out --task predict")
+            refused = {"--label": labels, "--prompt": prompts, f"--task {task}": None if task == "predict" else task}
+            for flag, value in refused.items():
+                if value is not None:
+                    raise ConfigError(f"{flag} says nothing to a model that predicts", fix="leave it out")
+            return _predict(trained, folder, input, count, settings.sampling_of(trained.config), console)
         if task is None and input is not None and trained.model.spec.tokenizer:
             prompts, input = [*(prompts or ()), _text_at(Path(input))], None
         if task is None:
@@ -242,6 +252,41 @@ def sample(
     return folder
 
 
+def _predict(
+    trained: Trained,
+    folder: Path,
+    input: str | Path | None,
+    count: int | None,
+    sampling: SamplingConfig,
+    console: Console,
+) -> Path:
+    """Writes predictions.csv for the held-out data of the run, or for what is at a path."""
+    from genai import predictions, writers
+    from genai.factory import check_sampling
+
+    began = time.monotonic()
+    console.note(f"device: {trained.runtime}")
+    check_sampling(trained.model, sampling)
+    split = _split_of(trained, input, console)
+    scores, labels = predictions.predicted(trained.model, split, trained.runtime, sampling, count)
+    writers.clear(folder)
+    names = predictions.names_of(trained.spec)
+    files = predictions.write(folder, scores, labels, names, probable=trained.model.probable, file_of=split.file_of)
+    record = {
+        "run": trained.config.model.name if trained.run is None else trained.run.info.name,
+        "model": trained.config.model.name,
+        "step": trained.checkpoint.step,
+        "checkpoint_sha256": trained.checkpoint.sha256,
+        "count": len(scores),
+        "options": {"count": count, "task": "predict", "input": None if input is None else str(input)},
+        "names": list(names),
+        "files": files,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    writers.write_record(folder, record)
+    return folder
+
+
 def chat(
     reference: Reference = None,
     *overrides: str,
@@ -320,6 +365,13 @@ def _inputs(trained: Trained, path: str | Path | None, count: int | None, consol
     count."""
     import torch
 
+    split = _split_of(trained, path, console)
+    number = len(split) if count is None else min(count, len(split))
+    return split.fetch(torch.arange(number).repeat_interleave(each))
+
+
+def _split_of(trained: Trained, path: str | Path | None, console: Console) -> Split:
+    """The held-out samples of the run, or the data at a path."""
     from genai.data.downloaded import prepare
     from genai.evaluation import fitting_split
     from genai.factory import open_evaluation_data
@@ -328,9 +380,7 @@ def _inputs(trained: Trained, path: str | Path | None, count: int | None, consol
         settings = compose_verb("eval", [] if path is None else [f"data.path={path}"])
         config, another = settings.with_data(trained.config)
         prepare(config.data, console)
-        split = fitting_split(trained, open_evaluation_data(trained, config, another=another))
-    number = len(split) if count is None else min(count, len(split))
-    return split.fetch(torch.arange(number).repeat_interleave(each))
+        return fitting_split(trained, open_evaluation_data(trained, config, another=another))
 
 
 def evaluate(
@@ -344,6 +394,7 @@ def evaluate(
     _require_texts(*overrides)
     settings = compose_verb("eval", overrides)
     path = _path_of(reference)
+    from genai import predictions
     from genai.data.downloaded import prepare
     from genai.device import memory_errors
     from genai.evaluation import held_out_figures
@@ -361,7 +412,10 @@ def evaluate(
     sampling = settings.sampling_of(trained.config)
     check_sampling(trained.model, sampling)
     with memory_errors(f"type sampling.batch_size={max(1, sampling.batch_size // 2)}"):
-        figures = held_out_figures(trained, data, runtime, sampling)
+        figures: dict[str, Any] = held_out_figures(trained, data, runtime, sampling)
+        if trained.model.predicts == "target" and data.valid is not None:
+            scores, labels = predictions.predicted(trained.model, data.valid, runtime, sampling)
+            figures |= predictions.figures(scores, labels, probable=trained.model.probable)
     measured: dict[str, Any] = {
         **figures,
         "data": data.name,
@@ -380,6 +434,10 @@ def evaluate(
     try:
         folder.mkdir(exist_ok=True)
         write_atomically(folder / f"{data.name}.json", json.dumps(measured, indent=2) + "\n")
+        if "confusion" in measured:
+            picture = predictions.picture(measured["confusion"], predictions.names_of(trained.spec))
+            if picture is not None:
+                picture.save(folder / f"{data.name}.confusion.png")
     except OSError as error:
         raise OutputError(f"cannot write the figures: {error.strerror}", path=folder, fix="make it writable") from error
     return measured

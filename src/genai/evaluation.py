@@ -94,6 +94,8 @@ def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling
     if trained.model.spec.prompt_length and not data.spec.prompt_length:
         what = "the model was trained with captions, the data have none"
         raise DataError(what, fix="give them captions, in a metadata.csv or in `captions`")
+    if trained.model.predicts == "target" and int(split.fetch(torch.zeros(1, dtype=torch.int64)).x) < 0:
+        raise DataError("the data have no labels to compare with", fix="put the files in one sub-folder for each class")
     model, samples = trained.model, sampling.importance_samples
 
     def measure(batch: Batch) -> Terms:

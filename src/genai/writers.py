@@ -26,7 +26,10 @@ from genai.text_samples import Told
 
 Array = NDArray[np.generic]
 RECORD = "samples.json"
-_OURS = re.compile(r"(grid|overview)\.png|\d{5,}\.(png|gif|wav)|\d{5,}(-\d+)?\.(abc|mid)|samples\.(npz|csv|txt|jsonl)")
+_OURS = re.compile(
+    r"(grid|overview)\.png|\d{5,}\.(png|gif|wav)|\d{5,}(-\d+)?\.(abc|mid)|samples\.(npz|csv|txt|jsonl)"
+    r"|predictions\.csv"
+)
 _TILE = 56  # least pixels of a picture's shorter side in a grid
 _GRID_LIMIT = 400  # pictures in a grid
 _PAIRS = 8  # originals in a row, above what was made from them

@@ -33,4 +33,5 @@ def evaluate(
     if json:
         emit_json(figures)
     else:
-        emit(table_text("", [{"metric": name, "value": value} for name, value in figures.items()]))
+        rows = [{"metric": name, "value": value} for name, value in figures.items() if name != "confusion"]
+        emit(table_text("", rows))

@@ -64,12 +64,12 @@ def sample(
         Literal["files", "npz"], typer.Option("--format", help="Single files, or one samples.npz.")
     ] = "files",
     task: Annotated[
-        Literal["generate", "interpolate", "reconstruct", "encode", "vary", "impute", "traverse"] | None,
+        Literal["generate", "interpolate", "reconstruct", "encode", "vary", "impute", "traverse", "predict"] | None,
         typer.Option(
             "--task",
             help="Or a way through N samples or inputs, as strips and a GIF (sampling.frames=8, sampling.path=linear); "
             "or what becomes of inputs: themselves again, their latents, samples like them, what is missing of them, "
-            "or the first led along the axes of its latents.",
+            "or the first led along the axes of its latents; or what a discriminative model says of them.",
             show_default=False,
         ),
     ] = None,

@@ -59,7 +59,7 @@ class LatentSplit:
     """A split seen through a codec. A resident split is encoded once, on first use; a streaming one as it is read."""
 
     def __init__(self, split: Split, codec: Codec, latents: tuple[Tensor, Tensor | None] | None = None) -> None:
-        self.split, self.codec, self.streams = split, codec, split.streams
+        self.split, self.codec, self.streams, self.file_of = split, codec, split.streams, split.file_of
         self._latents = latents
 
     def __len__(self) -> int:

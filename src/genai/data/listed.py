@@ -353,7 +353,7 @@ def _read(listing: Listing, frame: Frame, config: DataConfig, notes: list[str]) 
             x = None if x is None else np.delete(x, list(bad), axis=0)
             listing = listing.without(list(bad))
     rows = FileRows(listing.files, frame, listing.medium) if x is None else x
-    return Part(rows, listing.labels, listing.captions)
+    return Part(rows, listing.labels, listing.captions, listing.files.name)
 
 
 def can_be_skipped(num_bad: int, num_files: int) -> bool:

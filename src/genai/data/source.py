@@ -55,6 +55,7 @@ class Part:
     x: np.ndarray | Rows  # (N, C, H, W) or (N, C, T, H, W) uint8, (N, C, T) int16, (N, D) float32
     labels: np.ndarray | None = None  # (N,) int64
     captions: tuple[str, ...] | None = None  # of each sample; may be empty texts
+    file_of: Callable[[int], str] | None = None  # where a sample comes from, of those that are files
 
     def __len__(self) -> int:
         return len(self.x)
@@ -195,6 +196,7 @@ class Split(Protocol):
     """The training or the held-out samples, in model units."""
 
     streams: bool  # read when asked for, with indices on the CPU
+    file_of: Callable[[int], str] | None  # where a sample comes from, of those that are files
 
     def __len__(self) -> int: ...
 

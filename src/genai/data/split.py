@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -61,7 +62,9 @@ class Resident:
         units: Units,
         captions: tuple[str, ...] | None = None,
         prompts: Tensor | None = None,
+        file_of: Callable[[int], str] | None = None,
     ) -> None:
+        self.file_of = file_of
         self.stored, self.labels, self.units, self.captions, self.prompts = stored, labels, units, captions, prompts
         self._moved: dict[torch.device, Resident] = {stored.device: self}
 
@@ -82,7 +85,7 @@ class Resident:
         return self._moved[device]
 
     def without_prompts(self) -> Resident:
-        return Resident(self.stored, self.labels, self.units, self.captions)
+        return Resident(self.stored, self.labels, self.units, self.captions, file_of=self.file_of)
 
 
 class Streaming:
@@ -98,7 +101,9 @@ class Streaming:
         units: Units,
         captions: tuple[str, ...] | None = None,
         prompts: np.ndarray | None = None,
+        file_of: Callable[[int], str] | None = None,
     ) -> None:
+        self.file_of = file_of
         self.rows, self.ids, self.labels, self.units = rows, ids, labels, units
         self.captions, self.prompts = captions, prompts
 
@@ -121,7 +126,7 @@ class Streaming:
         return self
 
     def without_prompts(self) -> Streaming:
-        return Streaming(self.rows, self.ids, self.labels, self.units, self.captions)
+        return Streaming(self.rows, self.ids, self.labels, self.units, self.captions, file_of=self.file_of)
 
 
 def build(source: Source, config: DataConfig, *, predicts: Predicts, seen_by: SeenBy | None = None) -> Dataset:
@@ -135,6 +140,10 @@ def build(source: Source, config: DataConfig, *, predicts: Predicts, seen_by: Se
     part, notes = source.train, list(source.notes)
     if len(part) == 0:
         raise DataError("the set holds no samples", path=config.path or config.name, fix="check data.path")
+    if predicts == "target" and part.labels is None and seen_by is not None:
+        unknown = replace(part, labels=np.full(len(part), -1))
+        source = replace(source, train=unknown, classes=len(seen_by.classes), names=seen_by.classes)
+        part = unknown
     if predicts == "target" and part.labels is None:
         raise DataError(
             "the set has no labels to predict",
@@ -207,13 +216,14 @@ def _split(part: Part, ids: np.ndarray, units: Units, prompt_length: int) -> Res
     captions = None if part.captions is None else tuple(part.captions[i] for i in ids)
     # Of a part without captions, beside one that has them: no prompts.
     prompts = prompt_ids(captions or ("",) * len(ids), prompt_length) if prompt_length else None
+    file_of = None if part.file_of is None else lambda i, of=part.file_of: of(int(ids[i]))
     if not isinstance(part.x, np.ndarray):
-        return Streaming(part.x, ids, labels, units, captions, prompts)
+        return Streaming(part.x, ids, labels, units, captions, prompts, file_of)
     stored = part.x if len(ids) == len(part.x) else part.x[ids]
     if not stored.flags.writeable or not stored.flags.c_contiguous:
         stored = np.array(stored, order="C")
     numbers, ids_of_prompts = (None if given is None else torch.from_numpy(given) for given in (labels, prompts))
-    return Resident(torch.from_numpy(stored), numbers, units, captions, ids_of_prompts)
+    return Resident(torch.from_numpy(stored), numbers, units, captions, ids_of_prompts, file_of)
 
 
 def _scale_and_offset(source: Source, part: Part, train_ids: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

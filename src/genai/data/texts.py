@@ -6,7 +6,7 @@ import hashlib
 import mmap
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,8 @@ class Windows:
     Of documents samples follow on the `mark` between these. Where cuts fall anywhere few windows begin with it, so one
     in eight is moved to the first within it.
     """
+
+    file_of: Callable[[int], str] | None = None
 
     def __init__(
         self,

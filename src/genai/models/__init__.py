@@ -106,6 +106,7 @@ class DiscriminativeConfig(ModelConfig):
     kind: Literal["network", "logistic", "linear_svm", "kernel_svm"] = "network"
     dropout: Fraction = 0.0  # of a network's features
     label_smoothing: Fraction = 0.0
+    augment: tuple[Literal["mirror", "translation", "cutout", "color"], ...] = ()  # of pictures that a network learns
     C: Positive = 1.0  # of machines: weight of their losses over that of |W|^2 / 2
     hinge: Literal["squared", "plain"] = "squared"
     standardise: bool = True  # of machines: inputs get a mean of 0 and a deviation of 1

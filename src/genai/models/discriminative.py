@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genai.contract import Batch, Model, Request, Spec, Terms, Update
 from genai.errors import ConfigError
-from genai.models import DiscriminativeConfig
+from genai.models import DiscriminativeConfig, augment
 from genai.nets.family import family
 from genai.nets.kernels import Nystroem, RandomFourier, Standardised
 from genai.schema import NetConfig
@@ -20,6 +20,14 @@ from genai.schema import NetConfig
 _MOST_LANDMARKS = 5000  # of an exact kernel machine: its factor has as many rows and columns
 _AT_ONCE = 4096  # rows
 _MOST_KEPT = 1 << 26  # numbers
+
+
+def augmented(kinds: Sequence[str], x: Tensor) -> Tensor:
+    """Pictures (B, C, H, W), each in its own way; half of them in a mirror."""
+    if "mirror" in kinds:
+        x = torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, x.flip(3), x)
+    rest = [kind for kind in kinds if kind != "mirror"]
+    return augment.drawn(rest, 1.0, x)(x) if rest else x
 
 
 class Discriminative(Model):
@@ -36,6 +44,9 @@ class Discriminative(Model):
         given = spec.cond["input"]
         if given.kind != "real":
             raise ConfigError(f"inputs are {given.modality} of ids, this model needs numbers", fix="choose other data")
+        if config.augment and (given.modality != "image" or config.kind != "network"):
+            what = f"model.augment is of pictures that a network learns, here a {config.kind} learns {given.modality}"
+            raise ConfigError(what, fix="type 'model.augment=[]'")
         outputs = 1 if spec.classes == 2 else spec.classes
         self.inputs: nn.Module = nn.Identity()
         if config.kind == "network":
@@ -85,7 +96,10 @@ class Discriminative(Model):
 
     def objective(self, batch: Batch) -> Terms:
         config, kept = self.config, self._kept
-        scores = self.scores(batch.cond["input"]) if kept is None else self.predictor(kept[batch.index])
+        x = batch.cond["input"]
+        if config.augment and self.training:
+            x = augmented(config.augment, x)
+        scores = self.scores(x) if kept is None else self.predictor(kept[batch.index])
         losses = self.losses(scores, batch.x, config.label_smoothing)
         terms = {"loss": losses.mean(), "accuracy": self._hits(scores, batch.x)}
         if config.kind != "network":

@@ -1,0 +1,102 @@
+"""What a discriminative model says of held-out data and of files, and the figures that follow from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn import metrics
+
+from genai.__main__ import run as genai
+
+SMALL = ["experiment=discriminative/logistic", "trainer.max_steps=3", "trainer.eval_every=0", "threads=1", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert genai(["train", "discriminative", *SMALL, f"run.dir={folder}"]) == 0
+    return folder
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "predictions.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def pictures(folder: Path, count: int = 5) -> Path:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / f"某 {i}.png")
+    return folder
+
+
+def test_held_out_samples_are_predicted_with_probabilities(trained: Path, tmp_path: Path) -> None:
+    assert genai(["sample", str(trained), "--out", str(tmp_path), "--quiet"]) == 0
+    rows = table(tmp_path)
+    assert len(rows) == 180
+    p = np.array([[float(row[f"p({digit})"]) for digit in range(10)] for row in rows])
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
+    assert [row["predicted"] for row in rows] == [str(best) for best in p.argmax(1)]
+    assert np.mean([row["predicted"] == row["label"] for row in rows]) > 0.9
+
+
+def test_figures_of_an_evaluation_follow_from_the_predictions(trained: Path, tmp_path: Path) -> None:
+    assert genai(["sample", str(trained), "--out", str(tmp_path), "--quiet"]) == 0
+    assert genai(["eval", str(trained), "--quiet"]) == 0
+    found = json.loads((trained / "eval/digits.json").read_text())
+    rows = table(tmp_path)
+    labels, chosen = ([row[name] for row in rows] for name in ("label", "predicted"))
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(labels, chosen))
+    assert found["f1"] == pytest.approx(metrics.f1_score(labels, chosen, average="macro"))
+    assert found["confusion"] == metrics.confusion_matrix(labels, chosen).tolist()
+    with Image.open(trained / "eval/digits.confusion.png") as picture:
+        assert min(picture.size) > 300
+
+
+def test_files_without_classes_are_predicted_by_name(trained: Path, tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "新 pictures")
+    assert genai(["sample", str(trained), "--input", str(folder), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    rows = table(tmp_path / "out")
+    assert [row["input"] for row in rows] == [str(folder / f"某 {i}.png") for i in range(5)]
+    assert "label" not in rows[0]
+    written = json.loads((tmp_path / "out/samples.json").read_text())
+    assert written["files"] == ["predictions.csv"]
+    assert written["count"] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--label", "3"], 2, "--label says nothing to a model that predicts"),
+        (["--task", "vary"], 2, "--task vary says nothing to a model that predicts"),
+        (["sampling.steps=3"], 2, "sampling.steps says nothing to this model"),
+        (["--input", "nowhere"], 3, "nowhere"),
+    ],
+)
+def test_what_says_nothing_to_it_is_refused(
+    trained: Path, tmp_path: Path, arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert genai(["sample", str(trained), *arguments, "--out", str(tmp_path / "out")]) == code
+    assert says in capsys.readouterr().err
+
+
+def test_data_without_labels_are_not_evaluated(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert genai(["eval", str(trained), "--input", str(pictures(tmp_path / "p"))]) == 3
+    assert "no labels to compare with" in capsys.readouterr().err
+
+
+def test_data_of_one_class_or_none_are_refused_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flat, one = pictures(tmp_path / "flat", 30), tmp_path / "one.npz"
+    np.savez(one, x=np.zeros((30, 8, 8), dtype=np.uint8), labels=np.zeros(30, dtype=np.int64))
+    for path, code, says in ((flat, 3, "no labels to predict"), (one, 2, "the data have one class")):
+        settings = [f"data.path={path}", "trainer.max_steps=1", f"run.dir={tmp_path / 'r'}", "--quiet"]
+        assert genai(["train", "discriminative", *settings]) == code
+        assert says in capsys.readouterr().err

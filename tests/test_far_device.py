@@ -89,6 +89,16 @@ def test_a_transformer_of_text(tmp_path: Path) -> None:
     )
 
 
+def test_discriminative_models(tmp_path: Path) -> None:
+    commands(
+        train("discriminative", *DIGITS, "model.augment=[mirror,translation]", into="network"),
+        train("discriminative", "experiment=discriminative/kernel_svm", "model.num_features=40"),
+        sample(out="a"),
+        ["eval", "run"],
+        where=tmp_path,
+    )
+
+
 @pytest.mark.slow
 def test_codes_of_a_first_stage(tmp_path: Path) -> None:
     commands(

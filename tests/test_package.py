@@ -94,6 +94,9 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
     (tmp_path / "FOLDER").mkdir()
     for i in range(8):
         Image.new("RGB", (40 + i, 36), (30 * i, 0, 0)).save(tmp_path / "FOLDER" / f"{i}.png")
+    for i in range(24):
+        (tmp_path / f"CLASSES/{i % 2}").mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), 10 * i).save(tmp_path / f"CLASSES/{i % 2}/{i}.png")
     Image.new("L", (28, 28), 255).save(tmp_path / "MASK.png")
     (tmp_path / "BOOK.txt").write_text("".join(f"In chapter {i} nothing happens.\n" for i in range(200)))
     (tmp_path / "TUNES.txt").write_text("\n".join(f"X:{i}\nM:4/4\nL:1/8\nK:G\nGABc d2ef|g8|\n" for i in range(100)))

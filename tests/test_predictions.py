@@ -28,11 +28,11 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def pictures(folder: Path, count: int = 5) -> Path:
+def pictures(folder: Path, count: int = 5, shape: tuple[int, ...] = (8, 8)) -> Path:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for i in range(count):
-        Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / f"某 {i}.png")
+        Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(folder / f"某 {i}.png")
     return folder
 
 
@@ -68,6 +68,18 @@ def test_files_without_classes_are_predicted_by_name(trained: Path, tmp_path: Pa
     written = json.loads((tmp_path / "out/samples.json").read_text())
     assert written["files"] == ["predictions.csv"]
     assert written["count"] == 5
+
+
+def test_pictures_of_another_size_and_colour_are_brought_to_the_model_s(trained: Path, tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "p", shape=(40, 30, 3))
+    assert genai(["sample", str(trained), "--input", str(folder), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    assert len(table(tmp_path / "out")) == 5
+
+
+def test_data_of_another_kind_are_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "points.npz", x=np.zeros((30, 2), dtype=np.float32))
+    assert genai(["sample", str(trained), "--input", str(tmp_path / "points.npz"), "--out", str(tmp_path / "o")]) == 3
+    assert "trained on image (1, 8, 8), the data are points" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

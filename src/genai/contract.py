@@ -63,6 +63,11 @@ class Spec:
         return replace(self, cond={name: self.cond[name] for name in names if name in self.cond})
 
     @property
+    def seen(self) -> Spec:
+        """What comes out of the data: x itself, or what a target is predicted from."""
+        return self.cond.get("input", self)
+
+    @property
     def label_classes(self) -> int:
         """Number of classes of the label that x may be conditioned on; 0 where there is none."""
         return self.cond["label"].classes if "label" in self.cond else 0

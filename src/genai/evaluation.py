@@ -114,11 +114,11 @@ def fitting_split(trained: Trained, data: Dataset) -> Split:
     """The data's held-out part. Raises DataError where there is none, or of another shape than the model learned."""
     if data.valid is None or len(data.valid) == 0:
         raise DataError("the run held out nothing to evaluate on", fix="type --input PATH")
-    spec = trained.model.spec
-    if data.spec.form != spec.form:
-        what = f"the model was trained on {spec.modality} {spec.shape}, the data are {data.spec.modality}"
+    spec, found = trained.model.spec.seen, data.spec.seen
+    if found.form != spec.form:
+        what = f"the model was trained on {spec.modality} {spec.shape}, the data are {found.modality}"
         keys = {"audio": "data.sample_rate, data.seconds", "video": "data.frames, data.size"}
-        alike, told = spec.modality == data.spec.modality, keys.get(spec.modality, "data.size")
+        alike, told = spec.modality == found.modality, keys.get(spec.modality, "data.size")
         fix = f"type {told} and data.channels as in training" if alike else "name data of that kind"
-        raise DataError(f"{what} {data.spec.shape}", fix=fix)
+        raise DataError(f"{what} {found.shape}", fix=fix)
     return data.valid

@@ -103,8 +103,8 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> 
     units = trained.spec if trained.codec is None else trained.codec.spec
     # Pictures of any size and colours are brought to what it learned, as sounds of any rate and length are, and clips.
     modality = modality_of(config.data.name, config.data.path, as_text=bool(units.tokenizer)) if another else ""
-    if modality == units.modality and modality in ("image", "video"):
-        channels, *length, height, width = units.shape
+    if modality == units.seen.modality and modality in ("image", "video"):
+        channels, *length, height, width = units.seen.shape
         size, channels = config.data.size or (height, width), config.data.channels or channels
         adapted = replace(config.data, size=size, channels=cast("Literal[1, 3]", channels))
         if length:

@@ -271,8 +271,7 @@ def with_statistics(spec: Spec, split: Split) -> Spec:
 
 
 def _units(spec: Spec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    values = spec.cond.get("input", spec)
-    return values.scale, values.offset
+    return spec.seen.scale, spec.seen.offset
 
 
 def _spec(source: Source, scale: tuple[float, ...], offset: tuple[float, ...], predicts: Predicts) -> Spec:

@@ -54,6 +54,7 @@ def test_a_gan(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_vae(tmp_path: Path) -> None:
     tasks = ("generate", "reconstruct", "encode", "vary", "traverse", "interpolate")
     commands(
@@ -64,6 +65,7 @@ def test_a_vae(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_diffusion_model(tmp_path: Path) -> None:
     np.save(tmp_path / "mask.npy", np.eye(8, dtype=bool))
     steps = "sampling.steps=3"
@@ -143,8 +145,9 @@ def test_further_forms_train(settings: list[str], tmp_path: Path) -> None:
     "settings",
     [
         ["gan", *DIGITS],
-        ["vae", *DIGITS, "model.prior=normal"],  # a mixture is looked at every eighth step
-        ["diffusion", *DIGITS, "net=unet"],
+        # A mixture is looked at every eighth step.
+        pytest.param(["vae", *DIGITS, "model.prior=normal"], marks=pytest.mark.slow),
+        ["diffusion", *DIGITS, "net=unet", "sampling.steps=2"],
         ["transformer", *SMALL_GPT],
     ],
     ids=lambda settings: settings[0],

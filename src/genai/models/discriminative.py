@@ -58,10 +58,16 @@ class Discriminative(Model):
             self.predictor = head = nn.Linear(self.inputs.features, outputs)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-        self.head = head
         self._kept: Tensor | None = None  # training inputs as the predictor sees them, where that is no network
         self.probable = config.kind in ("network", "logistic")
         self.stop_metric = "nll_nats" if self.probable else "hinge_loss"
+
+    @property
+    def head(self) -> nn.Linear:
+        """What makes scores of features."""
+        last = self.predictor[-1] if isinstance(self.predictor, nn.Sequential) else self.predictor
+        assert isinstance(last, nn.Linear)
+        return last
 
     def _inputs(self, values: int) -> Standardised:
         config, rows = self.config, self.spec.num_samples

@@ -42,16 +42,14 @@ class _Kernel(Standardised):
         self.features, self._given = features, gamma
         self.register_buffer("gamma", torch.ones(()))
 
-    def prepare(self, rows: Tensor, generator: torch.Generator) -> None:
+    def _scaled(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """The rows standardised, once their scale and gamma are found."""
         super().prepare(rows, generator)
         seen = super().forward(rows.to(self.mean))
         variance = float(seen.var(correction=0))
         scale = 1 / (rows.shape[1] * variance) if variance > 0 else 1.0
         self.gamma.fill_(scale if self._given == "scale" else self._given)
-        self._prepare(seen, generator)
-
-    def _prepare(self, seen: Tensor, generator: torch.Generator) -> None:
-        raise NotImplementedError
+        return seen
 
 
 class Nystroem(_Kernel):
@@ -65,7 +63,8 @@ class Nystroem(_Kernel):
         self.register_buffer("landmarks", torch.zeros(features, values))
         self.register_buffer("factor", torch.eye(features))
 
-    def _prepare(self, seen: Tensor, generator: torch.Generator) -> None:
+    def prepare(self, rows: Tensor, generator: torch.Generator) -> None:
+        seen = self._scaled(rows, generator)
         chosen = torch.randperm(len(seen), generator=generator)[: self.features]
         self.landmarks.copy_(seen[chosen.to(seen.device)])
         matrix = self._kernel(self.landmarks.double(), self.landmarks.double())
@@ -96,7 +95,8 @@ class RandomFourier(_Kernel):
         self.register_buffer("frequencies", torch.zeros(features, values))
         self.register_buffer("phases", torch.zeros(features))
 
-    def _prepare(self, seen: Tensor, generator: torch.Generator) -> None:
+    def prepare(self, rows: Tensor, generator: torch.Generator) -> None:
+        seen = self._scaled(rows, generator)
         values, blocks = seen.shape[1], []
         for _ in range(math.ceil(self.features / values)):
             directions = torch.linalg.qr(torch.randn(values, values, generator=generator, dtype=torch.float64)).Q

@@ -77,7 +77,7 @@ class Loader:
             # A micro-batch is fetched by itself: what it weighs is its own.
             index = self.index(position)
             parts = [self.split.fetch(index[part]) for part in self._parts]
-            if isinstance(self.split, Windows):
+            if isinstance(self.split, Windows) and self.split.streams:
                 self.split.expect(self.index(position + self.batch_size))
         return parts if self.dtype == torch.float32 else [part.to(self.device, self.dtype) for part in parts]
 

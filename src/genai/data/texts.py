@@ -101,8 +101,7 @@ class Windows:
 
     def expect(self, index: Tensor) -> None:
         """Has what will be fetched next read from the disk meanwhile; ids begin where their file does."""
-        if not isinstance(self.ids, np.memmap):
-            return
+        assert isinstance(self.ids, np.memmap)
         epoch, window = index.div(self._count, rounding_mode="floor"), index % self._count
         size, memory = self.ids.dtype.itemsize, self.ids._mmap  # type: ignore[attr-defined]
         for start in self._starts(epoch, window).tolist():

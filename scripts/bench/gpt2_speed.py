@@ -10,8 +10,6 @@ matrix and 12 a layer, place and width (Chowdhery et al. 2022).
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from torch import nn
 from genai import device
 from genai.config import compose_train
 from genai.data.source import open_data
-from own import now, own_trainer, parser, seconds_a_step
+from own import module_at, now, own_trainer, parser, seconds_a_step
 
 CONTEXT, WINDOWS = 1024, 512
 OUR_MARK = 490_000  # ids a second on one H200
@@ -30,12 +28,7 @@ OUR_MARK = 490_000  # ids a second on one H200
 
 def peer_seconds(model: Path, ids: torch.Tensor, micro: int, steps: int, where: torch.device) -> float:
     """A step of the loop of nanoGPT's train.py."""
-    found = importlib.util.spec_from_file_location("nanogpt_model", model)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules["nanogpt_model"] = module
-    found.loader.exec_module(module)
+    module = module_at(model)
     config = module.GPTConfig(
         block_size=CONTEXT, vocab_size=50304, n_layer=12, n_head=12, n_embd=768, dropout=0.0, bias=True
     )

@@ -4,8 +4,11 @@ takes for one."""
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,6 +35,17 @@ def now() -> float:
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return time.perf_counter()
+
+
+def module_at(path: Path) -> Any:
+    """A file of Python as a module."""
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[path.stem] = module
+    found.loader.exec_module(module)
+    return module
 
 
 def own_trainer(model: str, folder: Path, data: Dataset, overrides: list[str], runtime: Runtime) -> Trainer:

@@ -13,7 +13,6 @@ of the ratios.
 
 from __future__ import annotations
 
-import importlib.util
 import statistics
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from genai.contract import Request
 from genai.data.source import open_data
 from genai.schema import SamplingConfig
 from genai.trainer import Trainer
-from own import now, own_trainer, parser, seconds_a_step
+from own import module_at, now, own_trainer, parser, seconds_a_step
 
 LIMITS = {"training": 1.0, "drawing 1": 3.0, "drawing 16": 2.0}
 CONTEXT, BATCH, DRAWN = 64, 12, 256
@@ -68,12 +67,7 @@ def gpt_of(nanogpt: Path | None, library: Any, vocab: int) -> tuple[str, nn.Modu
             net,
             lambda x, y: nn.functional.cross_entropy(net(x).logits.flatten(0, 1), y.flatten()),
         )
-    found = importlib.util.spec_from_file_location("nanogpt_model", nanogpt)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules["nanogpt_model"] = module
-    found.loader.exec_module(module)
+    module = module_at(nanogpt)
     net = module.GPT(
         module.GPTConfig(block_size=CONTEXT, vocab_size=vocab, n_layer=4, n_head=4, n_embd=128, dropout=0.0, bias=False)
     )

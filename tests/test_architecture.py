@@ -39,7 +39,7 @@ LAYERS = [
     ["nets", "optim", "muon", "solvers", "lettering", "metrics"],
     ["optim_table", "registry", "cpu"],
     ["contract", "schema", "faults", "signals", "job"],
-    ["errors"],
+    ["errors", "columns"],
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from genai.columns import Column
 from genai.schema import SamplingConfig
 
 Terms = dict[str, Tensor]
@@ -23,14 +24,15 @@ MOST_QUESTIONS = 64  # that a Spec keeps of text
 class Spec:
     """What one thing is. Data states it, nets are built from it, checkpoints keep it.
 
-    A real x is (C, H, W) for images, (C, T, H, W) for video, (C, T) for audio, (D,) for points and table rows; a token
-    x is (T,) ids, or () for one label. Models see real values scaled to about unit size: data units are
-    `x * scale + offset`, with scale and offset given per channel (first axis) or once for all.
+    A real x is (C, H, W) for images, (C, T, H, W) for video, (C, T) for audio, (D,) for points, and for table rows as
+    `genai.columns` lays them out; () for a number that is predicted. A token x is (T,) ids, or () for one label. Models
+    see real values scaled to about unit size: data units are `x * scale + offset`, with scale and offset given per
+    channel (first axis) or once for all; those of tables the columns say.
     """
 
     kind: Literal["real", "token"]
     shape: tuple[int, ...]
-    modality: Literal["image", "video", "audio", "points", "text", "label", "latent"]
+    modality: Literal["image", "video", "audio", "points", "table", "text", "label", "value", "latent"]
     vocab: int = 0
     classes: int = 0
     names: tuple[str, ...] = ()
@@ -41,6 +43,7 @@ class Spec:
     deviation: tuple[float, ...] = (1.0,)
     sample_rate: int = 0  # of audio, values a second
     num_samples: int = 0  # that training learns from; 0: unknown
+    columns: tuple[Column, ...] = ()  # of tables, and of what is predicted from them
     first_stage: str = ""  # of latents: sha256 of the weights that make them
     tokenizer: str = ""  # of text: all that makes ids of it, as `genai.data.tokens` writes it
     opening: tuple[int, ...] = ()  # of text: what a sample without a prompt follows on
@@ -51,7 +54,8 @@ class Spec:
     @property
     def form(self) -> tuple[object, ...]:
         """What must be equal for one to stand for another; not the units, nor what it is conditioned on."""
-        return self.kind, self.modality, self.shape, self.vocab, self.classes, self.sample_rate, self.tokenizer
+        columns = tuple((column.name, column.kind, column.role) for column in self.columns)
+        return self.kind, self.modality, self.shape, self.vocab, self.classes, self.sample_rate, self.tokenizer, columns
 
     @property
     def num_predicted(self) -> int:
@@ -80,6 +84,18 @@ class Spec:
 
 def label_spec(classes: int, names: Sequence[str] = ()) -> Spec:
     return Spec(kind="token", shape=(), modality="label", classes=classes, names=tuple(names))
+
+
+def value_spec(column: Column) -> Spec:
+    """Of a number that is predicted: a column of a table, in units of its deviation around its mean."""
+    return Spec(
+        kind="real",
+        shape=(),
+        modality="value",
+        scale=(column.deviation,),
+        offset=(column.mean,),
+        columns=(column,),
+    )
 
 
 @dataclass(frozen=True)

@@ -243,6 +243,9 @@ class DataConfig:
     context: Annotated[int, Range(low=1, high=1 << 20)] | None = None  # ids that are seen at once; null: 256
     documents: Literal["file", "line", "paragraph"] | None = None  # what a sample of a text is like; null: a file
     field: str | None = None  # column or key that holds the text; null: text, content, ..., or the only one
+    target: str | None = None  # column of a table that is predicted, or that samples are told
+    drop: tuple[str, ...] = ()  # columns of a table that are left out
+    categories: tuple[str, ...] = ()  # columns of a table whose numbers stand for kinds of things
     given: str | tuple[str, ...] | None = None  # columns or keys whose values a text answers to
     valid_fraction: Annotated[float, Range(low=0, high=0.9)] = 0.1  # held out where the set has no test split
     split_seed: Natural = 0

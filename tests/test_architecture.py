@@ -16,10 +16,10 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = [
     ["cli", "__main__", "worker", "__init__"],
     ["api"],
-    ["training"],
+    ["training", "samples"],
     ["trainer"],
     ["evaluation"],
-    ["sampler", "text_samples", "writers", "predictions", "spectrogram", "tunes"],
+    ["sampler", "text_samples", "writers", "table_files", "table_tasks", "predictions", "spectrogram", "tunes"],
     ["factory", "budget", "launch", "meters", "health"],
     ["config", "search_path", "settings", "overrides"],
     [

@@ -113,11 +113,6 @@ def test_columns_are_found_by_type_and_name(tmp_path: Path) -> None:
         "several": "pictures in 'image', labels in 'y'",
         "packed": "pictures in 'image', labels in 'label'",
     }
-    parquet.write_table(pa.table({"a": [1.0], "b": ["x"]}), tmp_path / "table.parquet")
-    assert (
-        "no column of encoded pictures, the columns are a (double), b (string)"
-        in refusal(tmp_path / "table.parquet").what
-    )
 
 
 def test_unpacked_pictures_are_kept_and_made_again_when_damaged(

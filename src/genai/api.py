@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from genai import training
 from genai.checkpoint import MANIFEST
@@ -21,27 +21,13 @@ from genai.documents import write_atomically
 from genai.errors import ConfigError, DataError, OutputError
 from genai.run import RunFolder, has_begun, home
 from genai.run_index import find, runs_root
-from genai.schema import Config, SamplingConfig, plain
+from genai.schema import Config, SamplingConfig, Task
 from genai.signals import held_back
 
 if TYPE_CHECKING:
-    from genai.contract import Batch
-    from genai.data.source import Split
     from genai.factory import Trained
 
 _FORMATS = ("files", "npz")
-Task = Literal["generate", "interpolate", "reconstruct", "encode", "vary", "impute", "traverse", "predict"]
-_COUNTS: dict[str, int | None] = {
-    "predict": None,
-    "generate": 16,
-    "interpolate": 8,
-    "reconstruct": 16,
-    "encode": None,
-    "vary": 16,
-    "impute": 16,
-    "traverse": 10,
-}
-_TRAVERSED = 512  # inputs that the range of each latent is taken from
 Reference = str | Path | RunFolder | None  # a run or checkpoint folder, @last, @best:METRIC, part of a name, a run
 
 
@@ -100,6 +86,8 @@ def sample(
     input: str | Path | None = None,
     mask: str | Path | None = None,
     strength: float | None = None,
+    append_to: str | Path | None = None,
+    per_class: int | None = None,
     console: Console | None = None,
 ) -> Path:
     """Draws `count` samples (of each label and of each prompt, where some are named; one of a prompt by default) and
@@ -110,41 +98,48 @@ def sample(
     first `count` at `input`. With "reconstruct", "encode", "vary" and "impute": what becomes of the first `count` of
     `input` ("encode": of all), by default of the run's held-out data; `strength` says how far those that are varied go
     (0 to 1), `mask` what is missing of those that are imputed (a picture, white there, or an .npy array). With
-    "traverse": the first input led along the `count` longest axes of the latents.
+    "traverse": the first input led along the `count` longest axes of the latents. Of a table the empty cells of `input`
+    are imputed, without a mask: by one value each, or by each of `count` draws. With `append_to`: what was trained on,
+    and `per_class` drawn samples of each class beside it, as a training set.
     """
     _require_texts(*overrides)
-    good = task in (None, *_COUNTS) and (count is None or (type(count) is int and 0 < count <= 10**7))
+    good = task in (None, *get_args(Task)) and (count is None or (type(count) is int and 0 < count <= 10**7))
     good &= type(seed) is int and 0 <= seed < 2**63 and 0 <= (strength or 0) <= 1 and format in _FORMATS
+    good &= per_class is None or (type(per_class) is int and 0 < per_class <= 10**6)
     good &= all(given is None or (isinstance(given, list | tuple) and len(given) > 0) for given in (labels, prompts))
     if not good or not all(isinstance(prompt, str) for prompt in prompts or ()):
-        what = f"{count=}, {seed=}, {labels=}, {prompts=}, {format=}, {task=}, {strength=}"
-        fix = "count from 1, seed from 0, labels and prompts as lists, format 'files' or 'npz', strength 0 to 1, "
-        fix += f"task one of {', '.join(_COUNTS)}"
+        what = f"{count=}, {seed=}, {labels=}, {prompts=}, {format=}, {task=}, {strength=}, {per_class=}"
+        fix = "count and per_class from 1, seed from 0, labels and prompts as lists, format 'files' or 'npz', "
+        fix += f"strength 0 to 1, task one of {', '.join(get_args(Task))}"
         raise ConfigError(what, fix=fix)
-    if task is not None:
-        _check_input(task, input, labels, prompts)
-    if (task == "impute") != (mask is not None):
-        fix = "type --mask FILE: a picture that is white where values are missing, or an .npy array"
-        what = "--task impute needs to be told what is missing" if mask is None else "--mask is of --task impute alone"
-        raise ConfigError(what, fix=fix if mask is None else "type --task impute")
-    if strength is not None and task != "vary":
-        raise ConfigError("--strength is of --task vary alone", fix="type --task vary, or leave it out")
-    strength = 0.5 if strength is None else strength
-    names = None if labels is None else [str(label) for label in labels]
     given = [*overrides, *([] if batch_size is None else [f"sampling.batch_size={batch_size}"])]
     settings = compose_verb("sample", given)
     path = _path_of(reference)
     with _output_folder(None if out is None else _at_home(Path(out)), path) as folder:
-        from genai import sampler, text_samples, tunes, writers
-        from genai.device import memory_errors
-        from genai.factory import check_sampling, open_trained, take_guide
+        from genai import samples, writers
+        from genai.factory import open_trained
 
+        asked = samples.Asked(
+            count=count,
+            seed=seed,
+            labels=None if labels is None else [str(label) for label in labels],
+            prompts=prompts,
+            raw=raw,
+            format=format,
+            task=task,
+            input=None if input is None else Path(input),
+            mask=None if mask is None else Path(mask),
+            strength=strength,
+            append_to=None if append_to is None else Path(append_to),
+            per_class=per_class,
+        )
+        asked.check()
         writers.refuse_foreign(folder)
         console = console or Console()
-        began = time.monotonic()
         trained = open_trained(
             path, device=settings.device, dtype=settings.dtype, threads=settings.threads, step=str(step), raw=raw
         )
+        sampling = settings.sampling_of(trained.config)
         if trained.model.predicts != "data" or task == "predict":
             if trained.model.predicts == "data":
                 raise ConfigError("this model predicts nothing, it draws samples", fix="leave out --task predict")
@@ -152,103 +147,8 @@ def sample(
             for flag, value in refused.items():
                 if value is not None:
                     raise ConfigError(f"{flag} says nothing to a model that predicts", fix="leave it out")
-            return _predict(trained, folder, input, count, settings.sampling_of(trained.config), console)
-        if task is None and input is not None and trained.model.spec.tokenizer:
-            prompts, input = [*(prompts or ()), _text_at(Path(input))], None
-        if task is None:
-            task = "generate" if trained.model.draws else "reconstruct"
-            if not trained.model.draws:
-                told = "a first stage draws nothing by itself: these are held-out samples and their reconstructions"
-                console.note(told)
-            _check_input(task, input, labels, prompts)
-        each = 1  # drawn for each input
-        if input is not None and task in ("reconstruct", "vary", "impute"):
-            each, count = count or 1, None
-        elif count is None:
-            count = 1 if prompts is not None and task == "generate" else _COUNTS[task]
-        if prompts and names is None and trained.model.spec.label_classes and "label" not in trained.model.may_lack:
-            console.note("this model is told a class, too: here by turns, from the first on - type --label NAME")
-        lacks = trained.model.spec.prompt_length and "prompt" not in trained.model.may_lack
-        if lacks and prompts is None and task in ("generate", "interpolate") and input is None:
-            console.note("this model is told a text: here an empty one, which it did not learn - type --prompt TEXT")
-        runtime, checkpoint = trained.runtime, trained.checkpoint
-        console.note(f"device: {runtime}")
-        if prompts and (spec := trained.model.spec).tokenizer:
-            longest = text_samples.longest_prompt(spec, prompts)
-            if longest > spec.num_predicted:
-                console.note(f"a prompt has {longest:,} ids: the last {spec.num_predicted:,}, the context, are read")
-        sampling = settings.sampling_of(trained.config)
-        check_sampling(trained.model, sampling)
-        if sampling.guide is not None:
-            take_guide(trained, find(sampling.guide, runs_root()))
-        if sampling.print_grid:
-            fraction = strength if task == "vary" else 1.0
-            console.note(f"levels of noise: {sampler.levels(trained.model, sampling, fraction)}")
-        texts = {"genai:seed": str(seed), "genai:step": str(checkpoint.step), "genai:checkpoint": checkpoint.sha256}
-        with memory_errors(f"type sampling.batch_size={max(1, sampling.batch_size // 2)}"):
-            if task == "reconstruct" or task == "encode" or task == "vary" or task == "impute":
-                inputs = _inputs(trained, input, count, console, each=each)
-                missing = None if mask is None else sampler.missing(trained, Path(mask))
-                drawn = sampler.from_inputs(
-                    trained, inputs, sampling, task, seed=seed, strength=strength, missing=missing
-                )
-            elif task == "interpolate" and input is not None:
-                drawn = sampler.way_through(trained, _inputs(trained, input, count, console), sampling)
-            elif task == "traverse":
-                assert count is not None
-                inputs = _inputs(trained, input, _TRAVERSED, console)
-                drawn = sampler.traversal(trained, inputs, sampling, count=count)
-            else:
-                assert count is not None
-                with console.telling() as say:
-                    drawn = sampler.generated(
-                        trained, sampling, task, seed=seed, count=count, labels=names, prompts=prompts, say=say
-                    )
-        writers.clear(folder)
-        files = writers.write(
-            folder,
-            drawn.values,
-            drawn.labels,
-            drawn.spec,
-            texts,
-            npz=format == "npz",
-            along=drawn.along,
-            beside=drawn.beside,
-            columns=drawn.columns,
-            prompts=drawn.prompts,
-            titles=drawn.titles,
-            told=drawn.told,
-        )
-        record = {
-            "run": trained.config.model.name if trained.run is None else trained.run.info.name,
-            "model": trained.config.model.name,
-            "step": checkpoint.step,
-            "checkpoint_sha256": checkpoint.sha256,
-            "seed": seed,
-            "count": len(drawn.values),
-            "options": {
-                "count": count,
-                "label": names,
-                "prompt": prompts,
-                "task": task,
-                "input": None if input is None else str(input),
-                "mask": None if mask is None else str(mask),
-                "strength": strength if task == "vary" else None,
-                "raw": raw,
-                "format": format,
-                "device": str(runtime.device),
-                "dtype": runtime.precision,
-                "sampling": plain(sampling),
-            },
-            "labels": None if drawn.labels is None else list(drawn.labels),
-            "names": None if drawn.labels is None else list(trained.class_names),
-            "prompts": None if drawn.prompts is None else list(drawn.prompts),
-            "files": files,
-            "seconds": round(time.monotonic() - began, 3),
-        }
-        writers.write_record(folder, record)
-        if (about_tunes := tunes.about(files)) is not None:
-            console.note(about_tunes)
+            return _predict(trained, folder, input, count, sampling, console)
+        samples.write(trained, asked, sampling, folder, console)
     return folder
 
 
@@ -263,11 +163,12 @@ def _predict(
     """Writes predictions.csv for the held-out data of the run, or for what is at a path."""
     from genai import predictions, writers
     from genai.factory import check_sampling
+    from genai.samples import split_of
 
     began = time.monotonic()
     console.note(f"device: {trained.runtime}")
     check_sampling(trained.model, sampling)
-    split = _split_of(trained, input, console)
+    split = split_of(trained, None if input is None else Path(input), console)
     scores, labels = predictions.predicted(trained.model, split, trained.runtime, sampling, count)
     writers.clear(folder)
     names = predictions.names_of(trained.spec)
@@ -326,61 +227,6 @@ def chat(
             yield conversation.answer(line)
         except DataError as error:
             console.warn(error.lines()[0])
-
-
-def _text_at(path: Path) -> str:
-    from genai.data import sniff
-    from genai.data.text_files import read_text
-
-    with _told_of_input():
-        text = "".join(read_text(sniff.existing(path)))
-        if not text.strip():
-            raise DataError("the file holds no text", path=path, fix="write into it what is to be gone on from")
-        return text
-
-
-@contextlib.contextmanager
-def _told_of_input() -> Iterator[None]:
-    """Errors of data speak of the key that gives a path in training: here it is the flag."""
-    try:
-        yield
-    except DataError as error:
-        raise error.with_fix(error.fix.replace("data.path", "--input")) from error.__cause__
-
-
-def _check_input(
-    task: Task, path: str | Path | None, labels: Sequence[str | int] | None, prompts: Sequence[str] | None
-) -> None:
-    takes_input = task not in ("generate", "interpolate") or (task == "interpolate" and path is not None)
-    for given, flag, what in ((labels, "--label", "labels"), (prompts, "--prompt", "captions")):
-        if takes_input and given is not None:
-            raise ConfigError(f"--task {task} takes the {what} of its input", fix=f"leave {flag} out")
-    if path is not None and not takes_input:
-        fix = "type --task reconstruct, encode, vary, impute, interpolate or traverse"
-        raise ConfigError(f"--task {task} takes no input", fix=fix)
-
-
-def _inputs(trained: Trained, path: str | Path | None, count: int | None, console: Console, *, each: int = 1) -> Batch:
-    """The first `count` held-out samples of the run, or of the data at a path, `each` times; all of them without a
-    count."""
-    import torch
-
-    split = _split_of(trained, path, console)
-    number = len(split) if count is None else min(count, len(split))
-    return split.fetch(torch.arange(number).repeat_interleave(each))
-
-
-def _split_of(trained: Trained, path: str | Path | None, console: Console) -> Split:
-    """The held-out samples of the run, or the data at a path."""
-    from genai.data.downloaded import prepare
-    from genai.evaluation import fitting_split
-    from genai.factory import open_evaluation_data
-
-    with contextlib.nullcontext() if path is None else _told_of_input():
-        settings = compose_verb("eval", [] if path is None else [f"data.path={path}"])
-        config, another = settings.with_data(trained.config)
-        prepare(config.data, console)
-        return fitting_split(trained, open_evaluation_data(trained, config, another=another))
 
 
 def evaluate(

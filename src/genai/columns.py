@@ -20,12 +20,13 @@ class Column:
     values: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
     rare: tuple[str, ...] = ()
+    rare_counts: tuple[int, ...] = ()
     # Of numbers, and of dates in seconds: values at even steps of rank, from the least to the greatest.
     quantiles: tuple[float, ...] = ()
     mean: float = 0.0
     deviation: float = 1.0
-    decimals: int | None = None  # places behind the point; None: as many as needed
-    fixed: bool = False  # whether as many are always written
+    step: float = 0.0  # all are multiples of it; 0: of none
+    places: tuple[int, int] | None = None  # behind the point, that are written at least and at most; None: any
     form: str = ""  # of dates
     missing: str | None = None  # how a missing value is written; None: none is missing
     last: int = 0  # of identifiers: the greatest

@@ -76,6 +76,8 @@ def _finish(
         try:
             modality = _modality_of(values, model)
             values = _for_modality(stated, modality, values, search, arguments)
+            if modality == "text" and _modality_of(values) == "table":  # to a model that reads nothing else
+                assign(values, "data.documents", "file")
             for key in _foreign(modality, values):  # what a preset says for data of another kind
                 if f"data.{key}" not in arguments.settings:
                     assign(values, f"data.{key}", None)
@@ -120,15 +122,16 @@ def _for_modality(
     return values
 
 
-def _modality_of(values: Mapping[str, Any], model: str) -> str:
-    """What the samples of the data are; empty where a plug-in does not say. Raises DataError where the path is none."""
+def _modality_of(values: Mapping[str, Any], model: str = "") -> str:
+    """What the samples of the data are, to a model of that name; empty where a plug-in does not say. Raises DataError
+    where the path is none."""
     data = values.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("name"), str):
         raise ConfigError(f"'{model}' names no data set of its own", fix="add data=NAME or data.path=PATH")
     if data.get("codec") is not None:
         return "latent"
     nets = values.get("model", {}).get("nets")
-    reads_text_alone = isinstance(nets, dict) and "text" in nets and "image" not in nets
+    reads_text_alone = bool(model) and isinstance(nets, dict) and "text" in nets and "image" not in nets
     as_text = asks_for_text(data) or reads_text_alone
     path = data.get("path")
     return modality_of(data["name"], None if path is None else str(path), as_text=as_text)

@@ -209,6 +209,11 @@ class Model(nn.Module, ABC):
     spec: Spec  # what it models; its cond are what `draw` is to be given
     may_lack: frozenset[str] = frozenset()  # those of them that a sample may go without
 
+    @classmethod
+    def suited(cls, spec: Spec) -> type[Model]:
+        """The class that is built for such data: this one, or a kind of it."""
+        return cls
+
     @abstractmethod
     def updates(self) -> Sequence[Update]:
         """Asked once, when training starts."""

@@ -53,8 +53,8 @@ class Trained:
 
 def build_model(config: Config, spec: Spec) -> Model:
     """The untrained model that `config` names, for data as `spec` says."""
-    model: Model = load(find("model", config.model.name).target)(spec=spec, config=config.model, net=config.net)
-    return model
+    model: type[Model] = load(find("model", config.model.name).target)
+    return model.suited(spec)(spec=spec, config=config.model, net=config.net)
 
 
 def require(model: Model, capability: type, lacks: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -76,10 +77,17 @@ def plan(
     num_prompts, num_labels = (1 if given is None else len(given) for given in (prompts, labels))
     seeds = tuple(mix(seed, i) for i in range(count)) * (num_prompts * num_labels)
     each = tuple(i % max(classes, 1) for i in range(count))
+    if classes and spec.cond["label"].columns:  # of rows of a table: each as often as in training
+        each = tuple(_by_frequency(spec.cond["label"].columns[0].counts, mix(one, 1)) for one in seeds[:count])
     if labels is not None:
         each = tuple(label for label in labels for _ in range(count))
     said = None if prompts is None else tuple(prompt for prompt in prompts for _ in each)
     return Plan(seeds, each * num_prompts if classes else None, said, spec.prompt_length)
+
+
+def _by_frequency(counts: Sequence[int], seed: int) -> int:
+    point = seed / (1 << 64) * sum(counts)
+    return next((i for i, end in enumerate(accumulate(counts)) if point < end), 0)
 
 
 def check_prompts(spec: Spec, prompts: Sequence[str]) -> None:
@@ -109,8 +117,15 @@ def label_index(spec: Spec, label: str) -> int:
     raise unknown("label", label, names or map(str, range(classes)))
 
 
-def draw(model: Model, drawn: Plan, runtime: Runtime, sampling: SamplingConfig) -> Iterator[Tensor]:
-    """The samples in model units on the device, batch after batch, so that memory does not grow with their number.
+def draw(
+    model: Model,
+    drawn: Plan,
+    runtime: Runtime,
+    sampling: SamplingConfig,
+    make: Callable[[Sequence[int], Request], Tensor] | None = None,
+) -> Iterator[Tensor]:
+    """The samples in model units on the device, batch after batch, so that memory does not grow with their number; by
+    `make`, told their numbers, in place of model.draw.
 
     Every batch is of sampling.batch_size: the last one is filled up with copies that are thrown away, so that a sample
     is the same bit for bit whatever else was asked for. Raises ConfigError for a model that predicts: it needs input.
@@ -121,7 +136,9 @@ def draw(model: Model, drawn: Plan, runtime: Runtime, sampling: SamplingConfig) 
     for rows, kept in _batches(len(drawn), sampling.batch_size):
         runtime.seed(drawn.seeds[rows[0]])
         with torch.no_grad(), runtime.autocast():
-            yield _widened(model.draw(_request(drawn, rows, runtime, sampling))[:kept], runtime)
+            request = _request(drawn, rows, runtime, sampling)
+            made = model.draw(request) if make is None else make(rows, request)
+            yield _widened(made[:kept], runtime)
 
 
 def levels(model: Model, sampling: SamplingConfig, fraction: float) -> str:
@@ -188,6 +205,7 @@ class Drawn:
     prompts: tuple[str, ...] | None = None
     titles: tuple[str, ...] | None = None  # what is written beside or below each in an overview
     told: tuple[Told, ...] | None = None  # of text
+    known: Mapping[str, Sequence[str | None]] | None = None  # of rows of a table: cells that were given
 
 
 def generated(
@@ -431,7 +449,7 @@ def preview_plan(spec: Spec, output: Spec, prompts: Sequence[tuple[str, int | No
     class, or eight. Of a model that reads prompts these, with their labels."""
     if spec.prompt_length and prompts:
         return _plan_of_prompts(spec, output, prompts)
-    if output.modality == "points":
+    if output.modality in ("points", "table"):
         return plan(spec, seed=PREVIEW_SEED, count=_PREVIEW_POINTS)
     each, total = _PREVIEW_COLUMNS, _PREVIEW_COLUMNS**2
     if output.modality == "video":

@@ -244,8 +244,8 @@ class DataConfig:
     documents: Literal["file", "line", "paragraph"] | None = None  # what a sample of a text is like; null: a file
     field: str | None = None  # column or key that holds the text; null: text, content, ..., or the only one
     target: str | None = None  # column of a table that is predicted, or that samples are told
-    drop: tuple[str, ...] = ()  # columns of a table that are left out
-    categories: tuple[str, ...] = ()  # columns of a table whose numbers stand for kinds of things
+    drop: tuple[str, ...] | None = None  # columns of a table that are left out
+    categories: tuple[str, ...] | None = None  # columns of a table whose numbers stand for kinds of things
     given: str | tuple[str, ...] | None = None  # columns or keys whose values a text answers to
     valid_fraction: Annotated[float, Range(low=0, high=0.9)] = 0.1  # held out where the set has no test split
     split_seed: Natural = 0
@@ -312,6 +312,7 @@ class SamplingConfig:
     guidance_interval: tuple[NonNegative, NonNegative] | None = None  # levels of noise between which it is on
     guide: PathText | None = None  # a run that guidance leads away from, in place of the model without condition
     repeats: Annotated[int, Range(low=1, high=1000)] = 10  # of a step that imputes
+    draws: Annotated[int, Range(low=1, high=10_000)] = 16  # of which the mean or the mode fills in a cell of a table
     print_grid: bool = False
     temperature: NonNegative = 1.0  # of the next id; 0: always the likeliest
     top_k: Count | None = None  # likeliest ids that it is one of; null: all
@@ -332,6 +333,9 @@ class RunConfig:
 
 
 Dtype = Literal["auto", "fp32", "bf16", "fp64"]
+Task = Literal[
+    "generate", "interpolate", "reconstruct", "encode", "vary", "impute", "traverse", "predict"
+]  # of samples
 
 
 @dataclass(frozen=True, kw_only=True)

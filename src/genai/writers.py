@@ -1,5 +1,5 @@
 """Samples as files: pictures with a grid, clips with a row of frames, sounds with their spectra, points with a scatter
-plot, text and the tunes in it, arrays."""
+plot, tables with a picture of each column, text and the tunes in it, arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from genai import spectrogram, text_samples, tunes
+from genai import spectrogram, table_files, text_samples, tunes
 from genai.contract import Spec
 from genai.errors import OutputError
 from genai.lettering import font_for, one_line, wrapped
@@ -28,7 +28,7 @@ Array = NDArray[np.generic]
 RECORD = "samples.json"
 _OURS = re.compile(
     r"(grid|overview)\.png|\d{5,}\.(png|gif|wav)|\d{5,}(-\d+)?\.(abc|mid)|samples\.(npz|csv|txt|jsonl)"
-    r"|predictions\.csv"
+    r"|predictions\.csv|(samples|\d{5,})\.(csv|parquet)"
 )
 _TILE = 56  # least pixels of a picture's shorter side in a grid
 _GRID_LIMIT = 400  # pictures in a grid
@@ -91,11 +91,14 @@ def _write_npz(
     folder: Path, values: Array, labels: Sequence[int] | None, spec: Spec, prompts: Sequence[str] | None
 ) -> list[str]:
     """`samples.npz`: `samples` (uint8 NHWC for pictures, NTHWC for clips; int16 (N, C, T) for sounds, (N, T) where they
-    are mono; float32 in data units for points), `labels`, `prompts`, and of sounds `sample_rate`."""
+    are mono; float32 in data units for points, and for tables, of which a category is its number), `labels`, `prompts`,
+    and of sounds `sample_rate`."""
     arrays = {"samples": _channels_last(values) if spec.modality in ("image", "video") else values}
     if spec.modality == "audio":
         samples = values[:, 0] if values.shape[1] == 1 else values
         arrays = {"samples": samples, "sample_rate": np.array(spec.sample_rate, dtype=np.int32)}
+    if spec.modality == "table":
+        arrays = table_files.arrays(values, spec)
     if labels is not None:
         arrays["labels"] = np.asarray(labels, dtype=np.int64)
     if prompts is not None:
@@ -119,6 +122,7 @@ def write(
     prompts: Sequence[str] | None = None,
     titles: Sequence[str] | None = None,
     told: Sequence[Told] | None = None,
+    known: Mapping[str, Sequence[str | None]] | None = None,
 ) -> list[str]:
     """Writes samples and returns the names of the files: with `npz` one samples.npz; else pictures, clips and sounds
     one by one and points as samples.csv, with an overview: `grid.png`, of sounds `overview.png`. `texts` go into every
@@ -148,13 +152,17 @@ def write(
             labels, titles = (None, None) if columns else (labels, titles)
             write_overview(folder / overview, values, labels, spec, texts, beside, columns, titles)
             return [overview, *names]
+        if spec.modality == "table":
+            write_overview(folder / "overview.png", values, labels, spec, texts)
+            cells = table_files.rows_as_texts(values, labels, spec, known)
+            return ["overview.png", *table_files.write_rows(folder, cells, spec.columns, "samples")]
         if spec.modality == "points":
             with open(folder / "samples.csv", "w", newline="", encoding="utf-8") as file:
                 rows = csv.writer(file)
-                known = {name: given for name, given in (("label", labels), ("prompt", prompts)) if given is not None}
-                rows.writerow([*(f"x{i}" for i in range(values.shape[1])), *known])
+                also = {name: given for name, given in (("label", labels), ("prompt", prompts)) if given is not None}
+                rows.writerow([*(f"x{i}" for i in range(values.shape[1])), *also])
                 for i, row in enumerate(values.tolist()):
-                    rows.writerow([*(f"{v:.7g}" for v in row), *(given[i] for given in known.values())])
+                    rows.writerow([*(f"{v:.7g}" for v in row), *(given[i] for given in also.values())])
             write_overview(folder / "grid.png", values, labels, spec, texts)
             return ["grid.png", "samples.csv"]
         return _write_npz(folder, values, labels, spec, prompts)
@@ -169,6 +177,11 @@ def _on_paths(values: Array, count: int, steps: int) -> Array:
 
 def _save_picture(value: Array, path: Path, spec: Spec, texts: Mapping[str, str]) -> None:
     _save(_picture(np.moveaxis(value, 0, -1)), path, texts)
+
+
+def save_picture(value: Array, path: Path) -> None:
+    """(C, H, W) as a PNG. Raises OSError."""
+    _picture(np.moveaxis(value, 0, -1)).save(path)
 
 
 def _save_clip(value: Array, path: Path, spec: Spec, texts: Mapping[str, str]) -> None:
@@ -258,6 +271,8 @@ def write_overview(
         if frames is not None and titles is not None:
             titles = [title for title in titles[:most] for _ in range(frames)]
         _save(grid(shown, labels, names, frames or columns, axes, titles), path, texts)
+    elif spec.modality == "table":
+        _save(table_files.overview(values, labels, spec), path, texts)
     elif spec.modality == "points":
         _save(scatter(values.astype(np.float64)), path, texts)
 

@@ -41,7 +41,12 @@ def sample(
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Varies what is drawn.")] = 0,
     label: Annotated[
         list[str] | None,
-        typer.Option("--label", metavar="L", help="A class, by index or name; may be repeated.", show_default=False),
+        typer.Option(
+            "--label",
+            metavar="L",
+            help="A class, by index or name, or COLUMN=VALUE; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
     prompt: Annotated[
         list[str] | None,
@@ -94,6 +99,18 @@ def sample(
             show_default=False,
         ),
     ] = None,
+    append_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--append-to",
+            metavar="PATH",
+            help="Write this training set (folders of classes, a .csv) with samples of each class beside its own.",
+            show_default=False,
+        ),
+    ] = None,
+    per_class: Annotated[
+        int | None, typer.Option("--per-class", min=1, max=10**6, metavar="N", help="So many.", show_default=False)
+    ] = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="A conversation, a line each; an end of input (Ctrl-D) ends it.")
     ] = False,
@@ -111,7 +128,8 @@ def sample(
         flags = {
             "-n": count, "--label": label or None, "--prompt": prompt or None, "--prompts": prompts, "--out": out,
             "--batch-size": batch_size, "--task": task, "--input": input, "--mask": mask, "--strength": strength,
-            "--json": json or None, "--format": None if format == "files" else format,
+            "--append-to": append_to, "--per-class": per_class, "--json": json or None,
+            "--format": None if format == "files" else format,
         }  # fmt: skip
         for flag, value in flags.items():
             if value is not None:
@@ -139,6 +157,8 @@ def sample(
         input=input,
         mask=mask,
         strength=strength,
+        append_to=append_to,
+        per_class=per_class,
         console=Console(quiet=quiet),
     )
     if json:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from genai.data import texts
+from genai.data import tabular, texts
 from genai.data.held_out import split_ids
 from genai.data.listed import FileRows, can_be_skipped, find_bad, frame_for, refuse_one, source_of
 from genai.data.path import list_samples, name_of
+from genai.data.sheet import Sheet
 from genai.data.source import Corpus, Dataset, Part, Source, captions_of, open_source
 from genai.errors import DataError
 from genai.registry import find
@@ -92,10 +93,12 @@ def describe(name: str, config: DataConfig | None = None) -> dict[str, Any]:
 
 
 def _report(
-    source: Source | Corpus | Dataset, config: DataConfig, bad: Sequence[DataError] = (), can_skip: bool = True
+    source: Source | Corpus | Sheet | Dataset, config: DataConfig, bad: Sequence[DataError] = (), can_skip: bool = True
 ) -> Report:
     if isinstance(source, Corpus):
         source = texts.build(source, config)
+    if isinstance(source, Sheet):
+        source = tabular.build(source, config, predicts="data")
     if isinstance(source, Dataset):
         held_out = 0 if source.valid is None else len(source.valid)
         spec = source.spec

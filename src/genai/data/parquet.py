@@ -9,7 +9,8 @@ from typing import Any
 from genai.data import sniff
 from genai.data.cache import stamp_of
 from genai.data.parts import files_of_parts
-from genai.data.tables import ROWS_AT_ONCE, Table, Tables
+from genai.data.records import TableRows, are_texts
+from genai.data.tables import ROWS_AT_ONCE, Table, Tables, has_pictures
 from genai.errors import DataError
 
 
@@ -21,6 +22,14 @@ def tables_of_parquet(path: Path) -> Tables:
     notes: list[str] = []
     trains, tests = files_of_parts(path, sniff.is_parquet_name, notes)
     return Tables([_table(file) for file in trains], [_table(file) for file in tests], path, notes)
+
+
+def modality_of_parquet(path: Path) -> str:
+    """ "image", "text" or "table"."""
+    table = tables_of_parquet(path).trains[0]
+    if has_pictures(table):
+        return "image"
+    return "text" if are_texts(TableRows([table])) else "table"
 
 
 def _table(path: Path) -> Table:

@@ -17,8 +17,10 @@ from genai.data.idx import open_idx_file, open_idx_folder
 from genai.data.listed import PICTURES, SOUNDS, Listed, open_listed
 from genai.data.parquet import tables_of_parquet
 from genai.data.records import TableRows, are_texts
-from genai.data.source import NOUNS, Corpus, Source, asks_for_text, with_classes
+from genai.data.sheet import Sheet
+from genai.data.source import NOUNS, Corpus, Source, asks_for_text, modality_of, with_classes
 from genai.data.tables import Tables, has_pictures, list_tables
+from genai.data.tabular import open_sheet, sheet_of_tables
 from genai.data.tar import list_tars
 from genai.data.texts import open_corpus
 from genai.errors import ConfigError, DataError
@@ -31,18 +33,22 @@ _LISTERS: dict[sniff.Kind, Callable[[Path], Listed]] = {
 }
 
 
-def open_path(config: DataConfig) -> Source | Corpus:
+def open_path(config: DataConfig) -> Source | Corpus | Sheet:
     """Raises DataError for what is no data, ConfigError where no path is given."""
     if config.path is None:
         raise ConfigError(f"data={config.name} needs a path", fix="type data.path=PATH")
     name = name_of(config)
     found = _listed_or_tables(config)
+    if isinstance(found, Sheet):
+        return found
     if isinstance(found, Tables):
         return corpus_of_tables(found, config, name)
     if found is not None:
         return open_listed(found, config, name)
     path = sniff.existing(config.path)
     kind = sniff.kind_of(path)
+    if kind == "csv" and modality_of(config.name, config.path, as_text=asks_for_text(plain(config))) == "table":
+        return open_sheet(path, config, name)
     if kind in ("text", "records", "csv"):
         return open_corpus(config, name)
     if kind == "idx_folder":
@@ -64,11 +70,11 @@ def name_of(config: DataConfig) -> str:
 def list_samples(config: DataConfig) -> Listed | None:
     """The files of a set that has one for each sample; None for another kind of data. Raises DataError."""
     found = _listed_or_tables(config)
-    return None if isinstance(found, Tables) else found
+    return None if isinstance(found, Tables | Sheet) else found
 
 
-def _listed_or_tables(config: DataConfig) -> Listed | Tables | None:
-    """The files of a set that has one for each sample, or the tables of one whose rows are texts."""
+def _listed_or_tables(config: DataConfig) -> Listed | Tables | Sheet | None:
+    """The files of a set that has one for each sample, the tables of one whose rows are texts, or one of values."""
     if config.path is None:
         return None
     hub = sniff.hub_name(config.path)
@@ -77,10 +83,11 @@ def _listed_or_tables(config: DataConfig) -> Listed | Tables | None:
         lister = _LISTERS.get(kind)
         return None if lister is None else lister(path)
     tables = tables_of_parquet(path) if hub is None else tables_of_hub(hub)
-    asked = asks_for_text(plain(config))
-    if asked or (not has_pictures(tables.trains[0]) and are_texts(TableRows(tables.trains))):
+    if asks_for_text(plain(config)):
         return tables
-    return list_tables(tables)
+    if has_pictures(tables.trains[0]):
+        return list_tables(tables)
+    return tables if are_texts(TableRows(tables.trains)) else sheet_of_tables(tables, config, name_of(config))
 
 
 def read_with_names(config: DataConfig, names: tuple[str, ...]) -> Source:
@@ -88,8 +95,10 @@ def read_with_names(config: DataConfig, names: tuple[str, ...]) -> Source:
     assert config.path is not None
     source = open_path(config)
     own = registry.find("data", config.name).modality
-    if isinstance(source, Corpus) or source.modality != own:
-        found = NOUNS["text" if isinstance(source, Corpus) else source.modality]
+    if not isinstance(source, Source) or source.modality != own:
+        found = NOUNS[
+            "text" if isinstance(source, Corpus) else "table" if isinstance(source, Sheet) else source.modality
+        ]
         what = f"data={config.name} has {NOUNS[own]}, here are {found}"
         raise DataError(what, path=config.path, fix="type data=path")
     made = with_classes(source, names)

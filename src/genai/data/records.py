@@ -106,7 +106,7 @@ class CsvRows:
 
     def __init__(self, path: Path, *, skip: bool) -> None:
         self.path = path
-        self._separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
+        self.separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
         self._starts: array[int] | None = None
         with open_lines(path) as file:
             rows = self._rows(file)
@@ -132,6 +132,17 @@ class CsvRows:
 
             yield Opened(len(starts), read)
 
+    def all(self, *, skip: bool) -> Iterator[tuple[int, list[str]]]:
+        """The fields of each row that is not blank, with its number as a spreadsheet counts."""
+        with open_lines(self.path) as file:
+            rows = self._rows(file)
+            next(rows, None)
+            for number, (_, fields) in enumerate(rows):
+                if len(fields) == len(self.columns):
+                    yield number + 2, fields
+                elif not skip:
+                    self._record(fields, number)
+
     def _rows(self, file: IO[bytes], start: int | None = None) -> Iterator[tuple[int, list[str]]]:
         """Each row that is not blank from where the file stands, with the place of its first byte. The reader takes no
         line before it needs it, so the place of a row is the end of the lines before."""
@@ -146,7 +157,7 @@ class CsvRows:
 
         csv.field_size_limit(_LONGEST_FIELD)
         try:
-            for fields in csv.reader(lines(), delimiter=self._separator, strict=True):
+            for fields in csv.reader(lines(), delimiter=self.separator, strict=True):
                 if fields:
                     yield start, fields
                     count += 1
@@ -161,12 +172,12 @@ class CsvRows:
         if not self.columns:
             raise DataError("the table is empty", path=self.path, fix="check data.path")
         only = self.columns[0]
-        others = [sign for sign in _SEPARATORS if sign in only and sign != self._separator]
+        others = [sign for sign in _SEPARATORS if sign in only and sign != self.separator]
         if len(self.columns) == 1 and others:
             what = f"one column, '{only[:60]}': it is divided by {_SEPARATORS[others[0]]}, expected "
             suffix = {"\t": ".tsv", ",": ".csv"}.get(others[0])
             fix = "save it with commas" if suffix is None else f"rename it to {self.path.stem}{suffix}"
-            raise DataError(what + _SEPARATORS[self._separator], path=self.path, fix=fix)
+            raise DataError(what + _SEPARATORS[self.separator], path=self.path, fix=fix)
         if twice := [name for name in self.columns if self.columns.count(name) > 1]:
             raise DataError(f"two columns are called '{twice[0]}'", path=self.path, fix="rename one")
 

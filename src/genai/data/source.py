@@ -18,16 +18,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from genai.contract import Batch, Spec
+    from genai.data.sheet import Sheet
 
-NOUNS = {"image": "pictures", "video": "clips", "audio": "sounds", "points": "points", "text": "text"}  # by modality
+NOUNS = {
+    "image": "pictures",
+    "video": "clips",
+    "audio": "sounds",
+    "points": "points",
+    "table": "tables",
+    "text": "text",
+}  # by modality
 _OF_COLUMNS = ("field", "given")
 _OF_TEXT = ("tokens", "vocab_size", "context", "documents", *_OF_COLUMNS)
+_OF_TABLES = ("target", "drop", "categories")
 FOREIGN = {  # settings that say nothing of such data
-    "image": ("frames", "seconds", "sample_rate", *_OF_TEXT),
-    "video": ("seconds", "sample_rate", *_OF_TEXT),
-    "audio": ("size", "frames", *_OF_TEXT),
-    "points": ("size", "channels", "frames", "seconds", "sample_rate", *_OF_TEXT),
-    "text": ("size", "channels", "frames", "seconds", "sample_rate"),
+    "image": ("frames", "seconds", "sample_rate", *_OF_TEXT, *_OF_TABLES),
+    "video": ("seconds", "sample_rate", *_OF_TEXT, *_OF_TABLES),
+    "audio": ("size", "frames", *_OF_TEXT, *_OF_TABLES),
+    "points": ("size", "channels", "frames", "seconds", "sample_rate", *_OF_TEXT, *_OF_TABLES),
+    "table": ("size", "channels", "frames", "seconds", "sample_rate", *_OF_TEXT),
+    "text": ("size", "channels", "frames", "seconds", "sample_rate", "drop", "categories"),
 }
 _CHANNELS = {"image": (1, 3), "video": (1, 3), "audio": (1, 2)}
 BETWEEN = "\0"  # between documents of a text, as a part of its own; no text holds one
@@ -239,13 +249,13 @@ class Dataset:
         return replace(self, train=without_prompts(self.train), valid=valid)
 
 
-def open_source(config: DataConfig) -> Source | Corpus | Dataset:
+def open_source(config: DataConfig) -> Source | Corpus | Sheet | Dataset:
     """The set as it is stored, or as a Dataset where a plug-in splits its own kind of data itself.
 
     Raises DataError for what cannot be read, ConfigError for a name that does not exist.
     """
     opener = registry.load(registry.find("data", config.name).target)
-    return cast("Callable[[DataConfig], Source | Corpus | Dataset]", opener)(config)
+    return cast("Callable[[DataConfig], Source | Corpus | Sheet | Dataset]", opener)(config)
 
 
 def open_data(
@@ -260,7 +270,8 @@ def open_data(
 
     Raises DataError for what cannot be read and where there are no labels to predict.
     """
-    from genai.data import texts
+    from genai.data import tabular, texts
+    from genai.data.sheet import Sheet
     from genai.data.split import build
 
     if seen_by is not None:
@@ -270,6 +281,8 @@ def open_data(
         return opened
     if isinstance(opened, Corpus):
         return texts.build(opened, config, seen_by=seen_by, tokenizer=tokenizer)
+    if isinstance(opened, Sheet):
+        return tabular.build(opened, config, predicts=predicts, seen_by=seen_by)
     return build(opened, config, predicts=predicts, seen_by=seen_by)
 
 
@@ -287,8 +300,8 @@ def _as_heard(config: DataConfig, learned: Spec) -> DataConfig:
 
 
 def modality_of(config_name: str, path: str | None, *, as_text: bool = False) -> str:
-    """What the samples are ("image", "video", "audio", "points", "text"), from names and headers alone; "" where a
-    plug-in does not say. A table is `as_text` where that is what it was asked for.
+    """What the samples are ("image", "video", "audio", "points", "table", "text"), from names and headers alone; ""
+    where a plug-in does not say. A table is `as_text` where that is what it was asked for.
 
     Raises DataError for what is no data, ConfigError where a path is missing.
     """
@@ -308,8 +321,9 @@ def modality_of(config_name: str, path: str | None, *, as_text: bool = False) ->
     if kind == "csv":
         from genai.data.records import CsvRows, are_texts
 
-        if not are_texts(rows := CsvRows(found, skip=True)):
-            what = f"a table without a column that is known to be text, the columns are {', '.join(rows.columns)[:120]}"
-            raise DataError(what, path=path, fix="type data.field=COLUMN where one of them is text")
-        return "text"
+        return "text" if are_texts(CsvRows(found, skip=True)) else "table"
+    if kind == "parquet":
+        from genai.data.parquet import modality_of_parquet
+
+        return modality_of_parquet(found)
     return sniff.modality_at(found)

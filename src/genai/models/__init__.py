@@ -27,6 +27,11 @@ COMPONENTS: dict[str, Component] = {
         "the next id after all before it: text, and codes of pictures and sounds",
         "genai.models:TransformerConfig",
     ),
+    "copula": Component(
+        "genai.models.copula:Copula",
+        "how the columns of a table go together, by ranks: the baseline of tables, after one look at the data",
+        "genai.models:CopulaConfig",
+    ),
     "discriminative": Component(
         "genai.models.discriminative:Discriminative",
         "the class of an input: networks, logistic regression, support vector machines",
@@ -49,13 +54,14 @@ class GanConfig(ModelConfig):
     spectral_norm: bool | Literal["auto"] = "auto"  # of the discriminator's weights; auto: with hinge
     augment: Literal["auto"] | tuple[Literal["color", "translation", "cutout"], ...] = "auto"  # auto: few pictures
     augment_p: Fraction = 1.0  # probability of each
+    pack: Count = 1  # samples that the discriminator judges together
     schedule_samples: Natural = 0  # over which gamma falls to gamma_final and augment_p rises from 0; 0: at once
     generator_every: Count = 1  # discriminator steps per generator step
 
 
 @dataclass(frozen=True, kw_only=True)
 class VaeConfig(ModelConfig):
-    likelihood: Literal["gaussian", "laplace", "bernoulli", "logistic", "logistic_mixture"] = "gaussian"
+    likelihood: Literal["gaussian", "laplace", "bernoulli", "logistic", "logistic_mixture", "columns"] = "gaussian"
     sigma: Positive | Literal["optimal", "learned"] = "optimal"  # of the gaussian
     binarise: Literal["dynamic", "fixed"] = "dynamic"  # for bernoulli
     latents: Literal["gaussian", "fsq", "vq"] = "gaussian"
@@ -99,6 +105,11 @@ class DiffusionConfig(ModelConfig):
 class TransformerConfig(ModelConfig):
     conditions: tuple[Literal["label"], ...] = ("label",)  # of those that codes have
     condition_dropout: Fraction = 0.1  # samples that it is told nothing of
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopulaConfig(ModelConfig):
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.scalars = OBJECTIVES[config.objective]
         context = config.text_width if PROMPT in spec.cond else 0
-        self.net = family(net).denoiser(spec=spec, config=net, context=context)
+        self.net = self._net(spec, net, context)
         features = self.net.features
         self.conditions = Conditions(
             spec=spec, features=features, text_width=config.text_width, text_layers=config.text_layers
@@ -55,6 +56,9 @@ class Denoiser(nn.Module):
         self.log_variance = nn.Linear(2 * _WAVES, 1) if config.weighting == "learned" else None
         if self.log_variance is not None:
             nn.init.zeros_(self.log_variance.weight)
+
+    def _net(self, spec: Spec, net: NetConfig, context: int) -> Any:
+        return family(net).denoiser(spec=spec, config=net, context=context)
 
     def forward(self, x: Tensor, sigma: Tensor, told: Told | None) -> Tensor:
         """`told` is what `conditions` makes of c."""
@@ -75,7 +79,7 @@ class Denoiser(nn.Module):
 class Diffusion(Model):
     sampling_keys = frozenset(
         {"solver", "steps", "grid", "sigma_min", "sigma_max", "shift", "eta", "churn", "guidance", "guidance_interval"}
-        | {"frames", "path", "repeats", "likelihood_steps", "print_grid", "guide"}
+        | {"frames", "path", "repeats", "likelihood_steps", "print_grid", "guide", "draws"}
     )
     weights_go_by = frozenset({"objective"})
     mean: Tensor
@@ -100,10 +104,21 @@ class Diffusion(Model):
             raise ConfigError(what, fix="type model.mirror=false")
         self.may_lack = frozenset(self.spec.cond) if config.condition_dropout else frozenset()
         self.stop_metric = None if config.consistency else "weighted_mse"
-        self.denoiser = Denoiser(spec=self.spec, config=config, net=net)
+        self.denoiser = self._denoiser(self.spec, config, net)
         shape = (-1, *[1] * (len(spec.shape) - 1))
         self.register_buffer("mean", torch.tensor(spec.mean).view(shape), persistent=False)
         self.register_buffer("deviation", torch.tensor(spec.deviation).view(shape), persistent=False)
+
+    @classmethod
+    def suited(cls, spec: Spec) -> type[Model]:
+        if spec.modality != "table":
+            return cls
+        from genai.models.row_diffusion import RowDiffusion
+
+        return RowDiffusion
+
+    def _denoiser(self, spec: Spec, config: DiffusionConfig, net: NetConfig) -> Denoiser:
+        return Denoiser(spec=spec, config=config, net=net)
 
     def updates(self) -> Sequence[Update]:
         return (Update(trains="denoiser", loss=self.loss),)

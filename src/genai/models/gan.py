@@ -25,6 +25,7 @@ from genai.models.adversarial import (
 )
 from genai.models.augment import Augmentation, drawn
 from genai.models.latents import between
+from genai.models.rows import Rows
 from genai.nets.family import family
 from genai.schema import NetConfig
 
@@ -33,6 +34,7 @@ GAMMA_PER_VALUE = 4e-4
 GAMMA_GP = 20.0  # gamma / 2 = 10, the weight of Gulrajani et al. 2017; a gradient of norm 1 is that at any size
 # augment=auto: so few pictures, of at least so many pixels a side (of 8 x 8 digits it left one kind a class)
 AUGMENT_BELOW, AUGMENT_SIDE = 10_000, 16
+_TEMPERATURE = 0.5  # of softened draws of categories
 _LABEL_VALUES = 8  # that a label adds to points for a discriminator that sees it as input
 
 
@@ -44,9 +46,19 @@ class Generator(nn.Module):
         self.embed = nn.Embedding(classes, latent_dim) if classes else None
         inputs = 2 * latent_dim if classes else latent_dim
         self.decoder = family(net).decoder(spec=spec, inputs=inputs, config=net)
+        self.rows = Rows(spec) if spec.modality == "table" else None
 
-    def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
-        return self.decoder(z if self.embed is None else torch.cat([z, self.embed(y)], dim=1))
+    def forward(self, z: Tensor, y: Tensor | None, noise: Tensor | None = None) -> Tensor:
+        """Categories of table rows are drawn by `noise` (B, D), standard normal; their gradients are those of softened
+        draws (Jang et al. 2017, straight-through Gumbel-softmax)."""
+        x: Tensor = self.decoder(z if self.embed is None else torch.cat([z, self.embed(y)], dim=1))
+        if self.rows is None:
+            return x
+        numbers, logits = self.rows.split(x)
+        noise = torch.randn_like(x) if noise is None else noise
+        gumbel = -(-torch.special.ndtr(self.rows.split(noise)[1].float()).clamp(1e-6, 1 - 1e-6).log()).log()
+        soft = self.rows.log_softmax((logits + gumbel) / _TEMPERATURE).exp()
+        return torch.cat([numbers, self.rows.hardened(soft) + soft - soft.detach()], dim=1)
 
     def between(self, z: Tensor, y: Tensor | None, other: Tensor | None, weight: Tensor) -> Tensor:
         """As forward, `weight` (B, 1) of the way from the label y to another one."""
@@ -56,17 +68,18 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(x, y) -> one logit per sample: w.phi(x) + b.
+    """(x, y) -> one logit per sample, or per `pack` of samples (Lin et al. 2018, PacGAN): w.phi(x) + b.
 
     A label y joins by projection, as e_y.phi(x) (Miyato & Koyama 2018), or as a further channel of x, learned for each
     label (Mirza & Osindero 2014).
     """
 
-    def __init__(self, *, spec: Spec, classes: int, projected: bool, net: NetConfig) -> None:
+    def __init__(self, *, spec: Spec, classes: int, projected: bool, net: NetConfig, pack: int = 1) -> None:
         super().__init__()
         first, *others = spec.shape
-        self.label_shape = (1, *others) if others else (_LABEL_VALUES,)
-        seen = replace(spec, shape=(first + self.label_shape[0], *others)) if classes and not projected else spec
+        self.label_shape, self.pack = (1, *others) if others else (_LABEL_VALUES,), pack
+        values = first + self.label_shape[0] if classes and not projected else first
+        seen = replace(spec, shape=(values * pack, *others))
         self.encoder = family(net).encoder(spec=seen, config=net)
         features = self.encoder.features
         self.weight = nn.Parameter(torch.randn(features) * features**-0.5)
@@ -79,6 +92,8 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         if self.channel is not None:
             x = torch.cat([x, self.channel(y).view(-1, *self.label_shape).to(x.dtype)], dim=1)
+        if self.pack > 1:
+            x = filled(x, self.pack).unflatten(0, (-1, self.pack)).flatten(1, 2)
         phi = self.encoder(x).to(self.weight.dtype)  # logits in full precision under autocast too
         direction = self.weight if self.embed is None else self.weight + self.embed(y)
         return (phi * direction).sum(1) + self.bias
@@ -127,7 +142,7 @@ class Gan(Model):
         _check(config, self.penalty, spec)
         self.generator = Generator(spec=spec, classes=self.classes, latent_dim=config.latent_dim, net=net)
         self.discriminator = Discriminator(
-            spec=spec, classes=self.classes, projected=config.condition == "projection", net=net
+            spec=spec, classes=self.classes, projected=config.condition == "projection", net=net, pack=config.pack
         )
         self._iterated_at = -1  # samples seen at the last power iteration
         if self.spectral:
@@ -277,7 +292,8 @@ class Gan(Model):
     # -- drawing -------------------------------------------------------------------------------------------------------
 
     def draw(self, request: Request) -> Tensor:
-        return self.generator(self.noise(request), request.cond["label"] if self.classes else None)
+        z, y = self.noise(request), request.cond["label"] if self.classes else None
+        return self.generator(z, y, request.noise(*self.spec.shape) if self.generator.rows is not None else None)
 
     def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
         z = between(self.noise(first), self.noise(second), weight[:, None], first.sampling.path)
@@ -301,11 +317,18 @@ class Gan(Model):
 
     def paired(self, batch: Batch, generated: Tensor) -> tuple[Tensor, Tensor | None]:
         """Real samples, then generated ones, and the labels of both: one pass of twice the size costs less than two."""
-        y = self.labels(batch)
-        return torch.cat([batch.x, generated]), None if y is None else torch.cat([y, y])
+        y, pack = self.labels(batch), self.config.pack
+        both = torch.cat([filled(batch.x, pack), filled(generated, pack)])
+        return both, None if y is None else torch.cat([filled(y, pack)] * 2)
 
     def labels(self, batch: Batch) -> Tensor | None:
         return batch.cond["label"] if self.classes else None
+
+
+def filled(x: Tensor, pack: int) -> Tensor:
+    """With the first samples again, where there are too few for the last pack."""
+    count = -(-len(x) // pack) * pack
+    return x if count == len(x) else x[torch.arange(count, device=x.device) % len(x)]
 
 
 def _augmentation(spec: Spec) -> tuple[str, ...]:
@@ -320,6 +343,9 @@ def _check(config: GanConfig, penalty: str, spec: Spec) -> None:
     if penalty == "gp" and config.penalty_form == "finite_difference":
         what = "penalty=gp needs the gradient itself, a finite difference estimates its square"
         raise ConfigError(what, fix="type model.penalty_form=exact, or model.penalty=r1_r2")
+    if config.pack > 1 and config.conditional and spec.label_classes and config.condition == "projection":
+        what = f"model.pack={config.pack}: samples of several classes are judged together, which projection cannot"
+        raise ConfigError(what, fix="type model.condition=embedding, or model.pack=1")
     if config.gamma_final is not None and not config.schedule_samples:
         what = "model.gamma_final is what gamma falls to over model.schedule_samples, which is 0"
         raise ConfigError(what, fix="type model.schedule_samples=NUMBER, or model.gamma_final=null")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from genai.contract import Spec, Terms
 from genai.errors import ConfigError
 from genai.models import VaeConfig
+from genai.models.rows import Rows
 from genai.nets.family import refuse_ids
 
 LEVELS = 256
@@ -24,6 +25,7 @@ _LEAST_LOG_SCALE = -7.0  # of a logistic, in model units: a seventh of a level
 _FOLLOW, _LEAST_VARIANCE = 0.1, 1e-6  # of the optimal deviation: share of the last step; a tenth of a level
 _PARTS = 10  # logistics in a mixture
 _LOG_2PI = math.log(2 * math.pi)
+_LOG_SIGMAS = math.log(0.01), math.log(2.0)  # bounds of a column's deviation
 
 
 class Likelihood(nn.Module, ABC):
@@ -103,6 +105,42 @@ class Gaussian(Density):
     def follow(self, terms: Terms) -> None:
         if self.sigma == "optimal":
             self.variance.lerp_(terms["squared_error"].to(self.variance), _FOLLOW).clamp_(min=_LEAST_VARIANCE)
+
+
+class Columns(Likelihood):
+    """Of table rows: a number that is there is Gaussian with a deviation of its own, a group is one of its categories
+    (Xu et al. 2019, TVAE). A density, in model units."""
+
+    discrete = False
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.rows = Rows(spec)
+        self.channels = spec.shape[0]
+        # In tens, as above.
+        self.tenth_log_sigma = nn.Parameter(torch.zeros(self.rows.numbers))
+
+    @property
+    def log_sigma(self) -> Tensor:
+        return (10 * self.tenth_log_sigma).clamp(*_LOG_SIGMAS)
+
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
+        mean, logits = self.rows.split(_wide(output))
+        own, groups = self.rows.split(x)
+        log_sigma = self.log_sigma
+        numbers = -0.5 * ((own - mean).square() * (-2 * log_sigma).exp() + 2 * log_sigma + _LOG_2PI)
+        return (numbers * self.rows.there(x)).sum(1) + (groups * self.rows.log_softmax(logits)).sum(1)
+
+    def mean(self, output: Tensor) -> Tensor:
+        mean, logits = self.rows.split(_wide(output))
+        return torch.cat([mean, self.rows.log_softmax(logits).exp()], dim=1)
+
+    def drawn(self, output: Tensor, noise: Tensor) -> Tensor:
+        """A draw of x out of standard normal noise of its shape."""
+        mean, logits = self.rows.split(_wide(output))
+        of_numbers, of_groups = self.rows.split(noise)
+        groups = self.rows.drawn(self.rows.log_softmax(logits), of_groups)
+        return torch.cat([mean + self.log_sigma.exp() * of_numbers, groups], dim=1)
 
 
 class Laplace(Density):
@@ -188,6 +226,11 @@ class LogisticMixture(Likelihood):
 def likelihood_of(config: VaeConfig, spec: Spec) -> Likelihood:
     """Raises ConfigError for data that the likelihood is not for."""
     refuse_ids(spec)
+    if (config.likelihood == "columns") != (spec.modality == "table"):
+        what = f"model.likelihood={config.likelihood} is not for data of {spec.modality}"
+        raise ConfigError(what, fix=f"type model.likelihood={'columns' if spec.modality == 'table' else 'gaussian'}")
+    if config.likelihood == "columns":
+        return Columns(spec)
     if config.likelihood == "gaussian":
         return Gaussian(spec, config.sigma)
     if config.likelihood == "laplace":

@@ -21,7 +21,7 @@ from genai.models import VaeConfig
 from genai.models.adversarial import GAMES, squared_gradient_norm
 from genai.models.bottleneck import Posterior, bottleneck_of
 from genai.models.latents import along_circle, between
-from genai.models.likelihood import Bernoulli, Likelihood, binarised, likelihood_of
+from genai.models.likelihood import Bernoulli, Columns, Likelihood, binarised, likelihood_of
 from genai.models.mixture_prior import MixturePrior
 from genai.models.spectral import log_spectral_distance
 from genai.nets.family import family
@@ -265,7 +265,11 @@ class Vae(Model):
     # -- drawing -------------------------------------------------------------------------------------------------------
 
     def draw(self, request: Request) -> Tensor:
-        return self.from_vector(self.drawn(request))
+        """Means of p(x|z); of table rows draws, in which numbers scatter and categories are chosen."""
+        if not isinstance(self.likelihood, Columns):
+            return self.from_vector(self.drawn(request))
+        z = self.autoencoder.bottleneck.settled(self.drawn(request).unflatten(1, self.autoencoder.shape))
+        return self.likelihood.drawn(self.autoencoder.decoder(z), request.noise(*self.spec.shape))
 
     def draw_between(self, first: Request, second: Request, weight: Tensor) -> Tensor:
         return self.from_vector(between(self.drawn(first), self.drawn(second), weight[:, None], first.sampling.path))

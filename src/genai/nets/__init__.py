@@ -22,6 +22,9 @@ COMPONENTS: dict[str, Component] = {
         "genai.nets.gpt:Language", "Transformer that reads ids from left to right", "genai.nets:GptConfig"
     ),
     "mlp": Component("genai.nets.mlp:Mlp", "fully connected layers for points and table rows", "genai.nets:MlpConfig"),
+    "tabular": Component(
+        "genai.nets.tabular:Tabular", "residual layers for table rows, numbers as waves", "genai.nets:TabularConfig"
+    ),
 }
 
 
@@ -77,3 +80,13 @@ class MlpConfig(NetConfig):
     layers: Count = 4  # hidden layers
     fourier_features: Natural = 0  # sines and cosines of x that a network sees beside x; 0: none
     fourier_max: Positive = 20.0  # highest angular frequency, in radians per unit of x
+
+
+@dataclass(frozen=True, kw_only=True)
+class TabularConfig(NetConfig):
+    width: Count = 256
+    layers: Count = 3  # blocks of two layers each
+    dropout: Annotated[float, Range(low=0, high=0.9)] = 0.0
+    waves: Natural = 16  # of each number, with frequencies that are learned; 0: none; of an encoder
+    wave_features: Count = 8  # that they become
+    wave_deviation: Positive = 0.3  # of the frequencies at first, in periods a unit

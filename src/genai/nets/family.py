@@ -44,9 +44,13 @@ class AutoregressorBuilder(Protocol):
 
 
 class DenoiserBuilder(Protocol):
-    def __call__(
-        self, *, spec: Spec, config: Any, context: int = 0
-    ) -> Any: ...  # an nn.Module (x, told (B, features), context (B, L, context), mask (B, L)) -> (B, *shape)
+    def __call__(self, *, spec: Spec, config: Any, context: int = 0) -> Any:
+        """An nn.Module (x, told (B, features), context (B, L, context), mask (B, L)) -> (B, *shape)."""
+
+
+class CompleterBuilder(Protocol):
+    def __call__(self, *, spec: Spec, config: Any, context: int = 0, beside: int = 0) -> Any:
+        """A denoiser of rows with so many numbers `beside` x in its input: (B, D + beside) -> (B, D)."""
 
 
 def _no_encoder(*, config: NetConfig, **_: object) -> Any:
@@ -55,6 +59,10 @@ def _no_encoder(*, config: NetConfig, **_: object) -> Any:
 
 def _no_denoiser(*, config: NetConfig, **_: object) -> Any:
     raise ConfigError(f"net '{config.name}' removes no noise", fix="type net=unet, net=dit or net=mlp")
+
+
+def _no_completer(*, config: NetConfig, **_: object) -> Any:
+    raise ConfigError(f"net '{config.name}' completes no rows of tables", fix="type net=tabular")
 
 
 def _no_autoregressor(*, config: NetConfig, **_: object) -> Any:
@@ -68,6 +76,7 @@ class Family:
     encoder: EncoderBuilder = _no_encoder
     decoder: DecoderBuilder = _no_encoder
     denoiser: DenoiserBuilder = _no_denoiser
+    completer: CompleterBuilder = _no_completer
     autoregressor: AutoregressorBuilder = _no_autoregressor
 
 

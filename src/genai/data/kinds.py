@@ -1,0 +1,225 @@
+"""What the columns of a table are, found from their texts: numbers, categories, dates, identifiers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+
+from genai.columns import Column
+from genai.data.sheet import MISSING, MISSING_NUMBERS, Cells, Sheet
+from genai.errors import DataError
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_ENDLESS = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
+_CODE = re.compile(r"[+-]?0\d+")  # 007 is no 7
+_IDENTIFIER = re.compile(r"(^|[_\s.-])(id|uuid|index|key|编号|序号)$|^.*(Id|ID)$|^$", re.IGNORECASE)
+_FORMS = (
+    "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y-%m",
+    "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%d.%m.%Y %H:%M",
+    "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%M:%S.%f", "%Y年%m月%d日",
+)  # fmt: skip
+_STEPS = 512  # of rank, between quantiles
+_MOST_CATEGORIES = 100
+_FEW, _EACH = 16, 10  # numbers of at most so many values, each met so often on average, are categories
+_MOST_CLASSES = 1000
+_MOST_PLACES = 9
+_UNIQUE = 20  # values that must differ for a column to be one of identifiers
+
+
+def kind_of(
+    name: str,
+    sheet: Sheet,
+    train: np.ndarray,
+    *,
+    role: Literal["value", "target"] = "value",
+    as_category: bool = False,
+    few_are_categories: bool = False,
+) -> Column:
+    """The column, its figures from the rows of `train`. Numbers of few values are categories if `few_are_categories`.
+
+    Raises DataError for infinite values, for texts among numbers, and for texts that nearly all differ.
+    """
+    cells = sheet.columns[name]
+    counts = np.bincount(cells.codes, minlength=len(cells.texts))
+    met = [text for text, count in zip(cells.texts, counts, strict=True) if count]
+    if (endless := cells.first(lambda text: _ENDLESS.fullmatch(text) is not None)) is not None:
+        what = f"column '{name}' holds '{endless[0]}' in row {sheet.rows[endless[1]]}"
+        raise DataError(what, path=sheet.path, fix="write a number, or leave it empty where it is not known")
+    if not as_category:
+        found = _as_number(name, cells, met, sheet, train) or _as_date(name, cells, met, sheet, train)
+        if found is not None:
+            whole = found.kind == "number" and found.step >= 1
+            of_all = int(counts[counts > 0].max(initial=0)) == 1 and len(met) == len(sheet) > _UNIQUE
+            if role == "value" and whole and found.missing is None and of_all and _counts_on(found, cells, name):
+                last = round(found.quantiles[-1])
+                return Column(name, "identifier", role="left_out", type=cells.type, last=last)
+            values = {float(text) for text in met if _NUMBER.fullmatch(text)} if found.kind == "number" else set()
+            few = len(values) <= _FEW and len(sheet) >= _EACH * len(values)
+            classes = role == "target" and whole and len(values) <= _FEW
+            if not (found.kind == "number" and (classes or (few_are_categories and few and role == "value"))):
+                return Column(**{**vars(found), "role": role})
+    return _as_category(name, cells, counts, sheet, train, role)
+
+
+def _missing_of(texts: Sequence[str], marks: frozenset[str], counts: np.ndarray, cells: Cells) -> str | None:
+    """The mark that is met most often; None where none is."""
+    met = [text for text in texts if text in marks]
+    place = {text: i for i, text in enumerate(cells.texts)}
+    return max(met, key=lambda text: counts[place[text]], default=None)
+
+
+def numbers_in(cells: Cells, parse: Callable[[str], float | None]) -> np.ndarray:
+    """(N,) float64, NaN for what is none."""
+    found = [parse(text) for text in cells.texts]
+    values = np.array([math.nan if value is None else value for value in found])
+    return values[cells.codes] if len(values) else np.zeros(0)
+
+
+def number(text: str) -> float | None:
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def seconds(text: str, form: str) -> float | None:
+    """Since 1970 of a date as `form` writes it."""
+    try:
+        return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
+def parser_of(column: Column) -> Callable[[str], float | None]:
+    return number if column.kind == "number" else lambda text: seconds(text, column.form)
+
+
+def _as_number(name: str, cells: Cells, met: Sequence[str], sheet: Sheet, train: np.ndarray) -> Column | None:
+    given = [text for text in met if text not in MISSING_NUMBERS]
+    plain = [text for text in given if _NUMBER.fullmatch(text)]
+    if not plain or any(_CODE.fullmatch(text) for text in plain):
+        return None
+    if len(plain) < len(given):
+        if len(plain) <= len(given) / 2:
+            return None
+        odd = cells.first(lambda text: text not in MISSING_NUMBERS and not _NUMBER.fullmatch(text))
+        assert odd is not None
+        what = f"column '{name}' holds '{odd[0][:40]}' in row {sheet.rows[odd[1]]}, where most are numbers"
+        fix = f"correct it, empty it where it is not known, or type 'data.categories=[{name}]' or 'data.drop=[{name}]'"
+        raise DataError(what, path=sheet.path, fix=fix)
+    most = max(_places(text) for text in plain)
+    step, places = 0.0, None
+    if not any("e" in text.lower() for text in plain):
+        written = [len(text.partition(".")[2]) for text in plain]
+        places = (min(written), max(written))
+    if most <= _MOST_PLACES and max(abs(float(text)) for text in plain) * 10**most < 2**53:
+        units = np.array([round(float(text) * 10**most) for text in plain], dtype=np.int64)
+        step = float(np.gcd.reduce(units - units[0]) or 1) / 10**most
+        if float(units[0]) % max(1.0, step * 10**most) != 0:  # multiples of it, shifted
+            step = 10.0**-most
+    return _column_of_values(name, "number", cells, met, MISSING_NUMBERS, train, number, step, places, "")
+
+
+def _places(text: str) -> int:
+    """Behind the point, that say something."""
+    digits, _, exponent = text.lower().partition("e")
+    return max(0, len(digits.partition(".")[2].rstrip("0")) - int(exponent or 0))
+
+
+def _as_date(name: str, cells: Cells, met: Sequence[str], sheet: Sheet, train: np.ndarray) -> Column | None:
+    given = [text for text in met if text not in MISSING]
+    if not given or len(given[0]) > 40:
+        return None
+    forms = [form for form in _FORMS if seconds(given[0], form) is not None]
+    form = next((form for form in forms if all(seconds(text, form) is not None for text in given)), None)
+    if form is None:
+        return None
+    moments = np.array([seconds(text, form) for text in given])
+    step = float(np.gcd.reduce((moments * 1000).astype(np.int64)) or 1000) / 1000
+
+    def parse(text: str) -> float | None:
+        return seconds(text, form)
+
+    return _column_of_values(name, "date", cells, met, MISSING, train, parse, step, None, form)
+
+
+def _column_of_values(
+    name: str,
+    kind: Literal["number", "date"],
+    cells: Cells,
+    met: Sequence[str],
+    marks: frozenset[str],
+    train: np.ndarray,
+    parse: Callable[[str], float | None],
+    step: float,
+    places: tuple[int, int] | None,
+    form: str,
+) -> Column:
+    values = numbers_in(cells, parse)
+    known = values[train]
+    known = known[~np.isnan(known)]
+    if not len(known):  # all of them are held out
+        known = values[~np.isnan(values)]
+    deviation = float(known.std())
+    return Column(
+        name,
+        kind,
+        type=cells.type,
+        quantiles=tuple(map(float, np.quantile(known, np.linspace(0, 1, min(_STEPS, max(1, len(known) - 1)) + 1)))),
+        mean=float(known.mean()),
+        deviation=deviation if deviation > 0 else 1.0,
+        step=step,
+        places=places,
+        form=form,
+        missing=_missing_of(met, marks, np.bincount(cells.codes, minlength=len(cells.texts)), cells),
+    )
+
+
+def _counts_on(column: Column, cells: Cells, name: str) -> bool:
+    """Whether numbers that all differ are those of rows, by their name or because there are no gaps."""
+    span = (column.quantiles[-1] - column.quantiles[0]) / max(column.step, 1.0) + 1
+    return round(span) == len(cells.codes) or _IDENTIFIER.search(name) is not None
+
+
+def _as_category(
+    name: str, cells: Cells, counts: np.ndarray, sheet: Sheet, train: np.ndarray, role: Literal["value", "target"]
+) -> Column:
+    of_training = np.bincount(cells.codes[train], minlength=len(cells.texts))
+    texts = [i for i in np.flatnonzero(counts) if cells.texts[i] not in MISSING]
+    missing = _missing_of([cells.texts[i] for i in np.flatnonzero(counts)], MISSING, counts, cells)
+    most = _MOST_CLASSES if role == "target" else _MOST_CATEGORIES
+    if not texts:
+        what = f"column '{name}' is empty"
+        raise DataError(what, path=sheet.path, fix=f"type 'data.drop=[{name}]'")
+    if len(texts) > max(most, len(sheet) / 2) or (len(texts) == len(sheet) > _UNIQUE):
+        if role == "value" and _IDENTIFIER.search(name) is not None:
+            return Column(name, "identifier", role="left_out", type=cells.type)
+        one = cells.texts[texts[0]][:40]
+        what = f"column '{name}' holds {len(texts):,} different texts in {len(sheet):,} rows, like '{one}'"
+        raise DataError(what, path=sheet.path, fix=f"type 'data.drop=[{name}]'")
+    if role == "target" and len(texts) > most:
+        what = f"column '{name}' holds {len(texts):,} categories, at most {most:,} are told apart"
+        raise DataError(what, path=sheet.path, fix="type data.target=COLUMN for another")
+    common = sorted(texts, key=lambda i: (-counts[i], cells.texts[i]))
+    rare = common[most - 1 :] if len(common) > most else []
+    kept = sorted((i for i in texts if i not in set(rare)), key=lambda i: _order(cells.texts[i]))
+    own = [int(of_training[i]) for i in kept] + ([int(of_training[rare].sum())] if rare else [])
+    return Column(
+        name,
+        "category",
+        role=role,
+        type=cells.type,
+        values=(*(cells.texts[i] for i in kept), *(["(rare)"] if rare else [])),
+        counts=tuple(own),
+        rare=tuple(cells.texts[i] for i in rare),
+        rare_counts=tuple(int(counts[i]) for i in rare),
+        missing=missing,
+    )
+
+
+def _order(text: str) -> tuple[int, float, str]:
+    """Numbers by size, before texts by letter."""
+    value = number(text)
+    return (0, value, text) if value is not None else (1, 0.0, text)

@@ -1,0 +1,243 @@
+"""Tables of mixed types: read, split, described and brought to rows of numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genai.columns import Column, groups, layout, width
+from genai.contract import Batch, Spec, label_spec, value_spec
+from genai.data.held_out import split_ids
+from genai.data.kinds import kind_of, numbers_in, parser_of
+from genai.data.sheet import MISSING, Sheet, read_csv, read_tables
+from genai.data.source import Dataset, SeenBy, refuse_foreign_settings
+from genai.data.split import Predicts, Resident, Units
+from genai.data.table_rows import Stored, codes_of, stored
+from genai.data.tables import Tables
+from genai.errors import DataError
+from genai.schema import DataConfig
+
+_SHOWN = 12  # columns that a note names
+
+
+@dataclass(frozen=True)
+class TableUnits(Units):
+    """How stored rows (B, K) become rows (B, D): of each group of `sizes` one number is 1."""
+
+    sizes: tuple[int, ...] = ()
+
+    def to(self, device: torch.device) -> TableUnits:
+        return self
+
+    def batch(self, stored: Tensor, labels: Tensor | None, prompts: Tensor | None, index: Tensor) -> Batch:
+        numbers = stored.shape[1] - len(self.sizes)
+        codes = stored[:, numbers:].long()
+        parts = [stored[:, :numbers], *(F.one_hot(codes[:, i], size) for i, size in enumerate(self.sizes))]
+        rows = torch.cat([part.to(stored.dtype) for part in parts], dim=1)
+        if labels is not None and self.predicts == "target":
+            return Batch(x=labels, cond={"input": rows}, index=index)
+        return Batch(x=rows, cond={} if labels is None else {"label": labels}, index=index)
+
+
+def open_sheet(path: Path, config: DataConfig, name: str) -> Sheet:
+    """Raises DataError for what is no table."""
+    refuse_foreign_settings(config, "table")
+    return read_csv(path, name, skip=config.on_bad == "skip")
+
+
+def sheet_of_tables(tables: Tables, config: DataConfig, name: str) -> Sheet:
+    """Of parquet files and of hub sets. Raises DataError for columns of other values."""
+    refuse_foreign_settings(config, "table")
+    held_out = sum(len(batch) for table in tables.tests for batch in table.batches([table.schema.names[0]]))
+    sheet = read_tables([*tables.trains, *tables.tests], name)
+    return replace(sheet, held_out=held_out, notes=tuple(tables.notes))
+
+
+def build(sheet: Sheet, config: DataConfig, *, predicts: Predicts, seen_by: SeenBy | None = None) -> Dataset:
+    """Splits a table, finds what its columns are (or takes those that a model learned), and brings it to numbers."""
+    if seen_by is not None:
+        return _seen(sheet, config, seen_by, predicts)
+    if len(sheet) < 2:
+        what = "the table has one row, of which nothing can be learned"
+        raise DataError(what, path=sheet.path, fix="give data.path a table with more rows")
+    sheet = _without(sheet, config)
+    if predicts == "target" and config.target is None:
+        held = ", ".join(sheet.columns)
+        what = f"which column is predicted is not said, the columns are {held[:120]}{'...' * (len(held) > 120)}"
+        raise DataError(what, path=sheet.path, fix="type data.target=COLUMN")
+    if config.target is not None:
+        sheet.require(config.target, "data.target=COLUMN")
+        sheet = _with_target(sheet, config, predicts)
+    train_ids, valid_ids = _split_ids(sheet, config)
+    columns = _columns(sheet, config, train_ids, predicts)
+    spec = _spec(columns, predicts)
+    spec = replace(spec, num_samples=len(train_ids))
+    notes = [*sheet.notes, *told(columns)]
+    if config.target is not None and predicts == "data" and "label" not in spec.cond:
+        notes.append(f"'{config.target}' is a number: samples are not told it, it is drawn with the others")
+    return _dataset(sheet, config, spec, predicts, train_ids, valid_ids, notes)
+
+
+def _split_ids(sheet: Sheet, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    if sheet.held_out:
+        rows = np.arange(len(sheet))
+        return rows[: -sheet.held_out], rows[-sheet.held_out :]
+    return split_ids(len(sheet), config.valid_fraction, config.split_seed)
+
+
+def _without(sheet: Sheet, config: DataConfig) -> Sheet:
+    dropped = config.drop or ()
+    for key, names in (("drop", dropped), ("categories", config.categories or ())):
+        for name in names:
+            sheet.require(name, f"data.{key}=[COLUMN, ...]")
+    left = {name: cells for name, cells in sheet.columns.items() if name not in dropped}
+    if not left:
+        raise DataError("data.drop leaves no columns", path=sheet.path, fix="leave some of them out of it")
+    return replace(sheet, columns=left)
+
+
+def _with_target(sheet: Sheet, config: DataConfig, predicts: Predicts) -> Sheet:
+    """Without the rows in which there is nothing to be predicted, where they may be left out."""
+    assert config.target is not None
+    cells = sheet.columns[config.target]
+    empty = np.array([text in MISSING for text in cells.texts], dtype=bool)[cells.codes]
+    if not empty.any() or predicts == "data":
+        return sheet
+    row = sheet.rows[int(empty.argmax())]
+    if config.on_bad == "error":
+        what = f"the target '{config.target}' is empty in {int(empty.sum()):,} rows, first in row {row}"
+        raise DataError(what, path=sheet.path, fix="type data.on_bad=skip to learn from the others")
+    left = sheet.take(np.flatnonzero(~empty))
+    return replace(left, notes=(*left.notes, f"{int(empty.sum()):,} rows without a target are left out"))
+
+
+def _columns(sheet: Sheet, config: DataConfig, train: np.ndarray, predicts: Predicts) -> tuple[Column, ...]:
+    few = predicts == "data"
+    found = []
+    for name in sheet.columns:
+        role: Literal["value", "target"] = "target" if name == config.target else "value"
+        category = name in (config.categories or ())
+        column = kind_of(name, sheet, train, role=role, as_category=category, few_are_categories=few)
+        if role == "target" and predicts == "data" and (column.kind != "category" or column.missing is not None):
+            column = kind_of(name, sheet, train, as_category=category, few_are_categories=few)
+        found.append(column)
+    if not layout(found):
+        raise DataError("no column is left to learn from", path=sheet.path, fix="check data.path and data.drop")
+    return tuple(found)
+
+
+def target_of(columns: Sequence[Column]) -> Column | None:
+    return next((column for column in columns if column.role == "target"), None)
+
+
+def _spec(columns: tuple[Column, ...], predicts: Predicts) -> Spec:
+    rows = Spec(kind="real", shape=(width(columns),), modality="table", columns=columns)
+    target = target_of(columns)
+    if target is None:
+        return rows
+    if predicts == "data":
+        return replace(rows, cond={"label": _label(target)})
+    predicted = _label(target) if target.kind == "category" else value_spec(target)
+    return replace(predicted, cond={"input": rows})
+
+
+def _label(target: Column) -> Spec:
+    return replace(label_spec(len(target.values), target.values), columns=(target,))
+
+
+def _dataset(
+    sheet: Sheet,
+    config: DataConfig,
+    spec: Spec,
+    predicts: Predicts,
+    train_ids: np.ndarray,
+    valid_ids: np.ndarray,
+    notes: Sequence[str],
+    *,
+    holes: bool = False,
+) -> Dataset:
+    columns = spec.seen.columns
+    rows = stored(sheet, columns, scores=predicts == "data", holes=holes)
+    labels = _labels(sheet, target_of(columns))
+    digest = hashlib.sha256(repr(spec).encode())
+    units = TableUnits(torch.tensor(1.0), torch.tensor(0.0), predicts, groups(columns))
+
+    def split(ids: np.ndarray) -> Resident:
+        own = torch.from_numpy(np.ascontiguousarray(rows.values[ids]))
+        theirs = None if labels is None else torch.from_numpy(labels[ids])
+        for part in (own, theirs):
+            digest.update(b"split" if part is None else part.numpy().tobytes())
+        return Resident(own, theirs, units, file_of=lambda i: f"row {sheet.rows[ids[i]]}")
+
+    train = split(train_ids)
+    valid = split(valid_ids) if len(valid_ids) else None
+    return Dataset(sheet.name, spec, train, valid, digest.hexdigest(), tuple(notes))
+
+
+def _labels(sheet: Sheet, target: Column | None) -> np.ndarray | None:
+    """(N,) int64 classes, or float32 numbers in units of their deviation around their mean; None without a target."""
+    if target is None:
+        return None
+    if target.kind == "category":
+        return codes_of(sheet, target)
+    values = numbers_in(sheet.columns[target.name], parser_of(target))
+    return ((values - target.mean) / target.deviation).astype(np.float32)
+
+
+def _seen(sheet: Sheet, config: DataConfig, seen_by: SeenBy, predicts: Predicts) -> Dataset:
+    spec = seen_by.units
+    columns = spec.seen.columns
+    target = target_of(columns)
+    notes = list(sheet.notes)
+    known = {column.name for column in columns}
+    if unused := [name for name in sheet.columns if name not in known]:
+        notes.append(f"columns that the model did not learn are not used: {', '.join(unused[:_SHOWN])}")
+    if target is not None and target.name not in sheet.columns:
+        blank = replace(next(iter(sheet.columns.values())), texts=("",), codes=np.zeros(len(sheet), dtype=np.int32))
+        sheet = replace(sheet, columns={**sheet.columns, target.name: blank})
+    train_ids, valid_ids = _split_ids(sheet, config)
+    if seen_by.hold_out_all:
+        train_ids, valid_ids = np.arange(0), np.arange(len(sheet))
+    return _dataset(sheet, config, spec, predicts, train_ids, valid_ids, notes)
+
+
+def as_rows(stored: Stored, columns: Sequence[Column]) -> tuple[np.ndarray, np.ndarray]:
+    """(N, D) rows, and (N, D) booleans where they are empty."""
+    sizes = groups(columns)
+    units = TableUnits(torch.tensor(1.0), torch.tensor(0.0), "data", sizes)
+    rows = units.batch(torch.from_numpy(stored.values), None, None, torch.arange(len(stored.values))).x.numpy()
+    return rows, np.repeat(stored.empty, [1] * (stored.empty.shape[1] - len(sizes)) + list(sizes), axis=1)
+
+
+def rows_with_holes(sheet: Sheet, columns: Sequence[Column]) -> Stored:
+    """The rows of a table that is to be filled in, and what is missing of them."""
+    return stored(sheet, columns, scores=True, holes=True)
+
+
+def told(columns: Sequence[Column]) -> list[str]:
+    """What the columns were taken for."""
+    lines = []
+    for words, kind in (("numbers", "number"), ("dates", "date"), ("categories", "category")):
+        found = [column for column in columns if column.kind == kind and column.role == "value"]
+        names = [f"{c.name} ({len(c.values)})" if c.kind == "category" else c.name for c in found]
+        if names:
+            more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            lines.append(f"{words}: {', '.join(names[:_SHOWN])}{more}")
+    if (target := target_of(columns)) is not None:
+        what = f"{len(target.values)} classes" if target.kind == "category" else "a number"
+        lines.append(f"target: {target.name}, {what}")
+    if left := [column.name for column in columns if column.role == "left_out"]:
+        lines.append(f"identifiers, which are not learned: {', '.join(left[:_SHOWN])}")
+    if missing := [column.name for column in columns if column.missing is not None]:
+        lines.append(f"missing values in: {', '.join(missing[:_SHOWN])}")
+    if rare := [f"{column.name} ({len(column.rare)})" for column in columns if column.rare]:
+        lines.append(f"rare categories as one: {', '.join(rare[:_SHOWN])}")
+    return lines

@@ -1,0 +1,223 @@
+"""Rows of a table drawn by what is known of them, tables filled in, and tables with drawn rows added."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genai.columns import Column, layout
+from genai.contract import Imputes, Model, Request
+from genai.data import sniff
+from genai.data.records import CsvRows
+from genai.data.sheet import Cells, Sheet
+from genai.data.source import open_source
+from genai.data.table_rows import category_text, codes_of, from_scores, number_texts, stepped
+from genai.data.tabular import as_rows, rows_with_holes
+from genai.device import Runtime, mix
+from genai.errors import ConfigError, DataError
+from genai.factory import Trained, require
+from genai.sampler import Drawn, Plan, draw, label_index, plan
+from genai.schema import DataConfig, SamplingConfig, unknown
+from genai.table_files import filled_text, rows_as_texts, write_rows
+
+_LACKS = "fills nothing in, and knows no condition but the target"
+
+
+def conditioned(trained: Trained, sampling: SamplingConfig, *, seed: int, count: int, labels: Sequence[str]) -> Drawn:
+    """`count` rows by each of the labels: a class of the target, or COLUMN=VALUE, or several of these with commas
+    between. Raises ConfigError for what no column or no value is."""
+    model, spec = trained.model, trained.model.spec
+    values: list[np.ndarray] = []
+    drawn_labels: list[int] = []
+    known: list[dict[str, str]] = []
+    for label in labels:
+        asked, target = _asked(model, label)
+        told = plan(spec, seed=seed, count=count, labels=None if target is None else [target])
+        if asked:
+            require(model, Imputes, _LACKS)
+            sheet = _one_row(asked, spec.columns)
+            try:
+                stored = rows_with_holes(sheet, spec.columns)
+            except DataError as error:
+                raise ConfigError(f"--label {label}: {error.what}", fix=error.fix) from error
+            x, missing = (torch.from_numpy(part).expand(count, -1) for part in as_rows(stored, spec.columns))
+            batches = completed(model, x, missing, told, trained.runtime, sampling)
+        else:
+            batches = draw(model, told, trained.runtime, sampling)
+        values += [batch.float().cpu().numpy() for batch in batches]
+        drawn_labels += told.labels or ()
+        known += [asked] * count
+    names = dict.fromkeys(name for asked in known for name in asked)
+    cells = {name: [asked.get(name) for asked in known] for name in names}
+    return Drawn(np.concatenate(values), tuple(drawn_labels) or None, spec, known=cells)
+
+
+def _asked(model: Model, label: str) -> tuple[dict[str, str], int | None]:
+    """The values that columns are to have, and the class of the target."""
+    spec, found = model.spec, dict[str, str]()
+    target = next((column.name for column in spec.columns if column.role == "target"), None)
+    if "=" not in label:
+        return {}, label_index(spec, label)
+    index = None
+    for part in label.split(","):
+        name, _, value = (text.strip() for text in part.partition("="))
+        column = next((column for column in spec.columns if column.name == name), None)
+        if column is None:
+            raise unknown("column", name, [column.name for column in spec.columns])
+        if name == target:
+            index = label_index(spec, value)
+        elif column.role == "left_out":
+            raise ConfigError(f"--label {label}: '{name}' is an identifier, which is not learned", fix="leave it out")
+        else:
+            found[name] = value
+    return found, index
+
+
+def _one_row(known: Mapping[str, str], columns: Sequence[Column]) -> Sheet:
+    cells = {column.name: Cells((known.get(column.name, ""),), np.zeros(1, dtype=np.int32)) for column in columns}
+    return Sheet("--label", "--label", cells, np.array([1]))
+
+
+def completed(
+    model: Model, x: Tensor, missing: Tensor, told: Plan, runtime: Runtime, sampling: SamplingConfig
+) -> Iterator[Tensor]:
+    """x (N, D) with new values where `missing`, batch after batch."""
+    assert isinstance(model, Imputes)
+
+    def complete(rows: Sequence[int], request: Request) -> Tensor:
+        return model.impute(x[rows].to(runtime.device, runtime.dtype), missing[rows].to(runtime.device), request)
+
+    return draw(model, told, runtime, sampling, complete)
+
+
+# -- filled in ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Holes:
+    """A table with empty cells: its rows, which of their numbers are missing, and the labels that a model is told."""
+
+    path: Path
+    sheet: Sheet
+    x: Tensor  # (N, D)
+    missing: Tensor  # (N, D) booleans
+    labels: tuple[int, ...] | None
+
+
+def read_holes(trained: Trained, path: Path) -> Holes:
+    """Raises DataError for what is no table of the columns that were learned."""
+    spec = trained.model.spec
+    opened = open_source(DataConfig(name="path", path=str(path)))  # type: ignore[arg-type]
+    if not isinstance(opened, Sheet):
+        raise DataError("the model was trained on a table, this is none", path=path, fix="name a .csv or .parquet")
+    x, missing = (torch.from_numpy(part) for part in as_rows(rows_with_holes(opened, spec.columns), spec.columns))
+    if not missing.any():
+        raise DataError("no cell of the table is empty", path=path, fix="leave those empty that are to be filled in")
+    labels = None
+    if spec.label_classes:
+        target = spec.cond["label"].columns[0]
+        codes = codes_of(opened, target)
+        if (codes < 0).any():
+            row = opened.rows[int((codes < 0).argmax())]
+            what = f"column '{target.name}' is empty in row {row}, which the model must be told"
+            raise DataError(what, path=path, fix="train with data.target=null, so that it is drawn, too")
+        labels = tuple(codes.tolist())
+    return Holes(sniff.existing(path), opened, x, missing, labels)
+
+
+def fill(
+    trained: Trained, holes: Holes, sampling: SamplingConfig, *, seed: int, draws: int | None
+) -> list[dict[str, list[str]]]:
+    """The texts of each column in which cells are empty: one table of means and modes of sampling.draws draws, or so
+    many `draws` themselves. Raises ConfigError for a model that fills nothing in."""
+    model, spec = trained.model, trained.model.spec
+    require(model, Imputes, _LACKS)
+    rows = torch.arange(len(holes.x))[holes.missing.any(1)].tolist()
+    drawn = []
+    for number in range(draws or sampling.draws):
+        seeds = tuple(mix(seed, row, number) for row in rows)
+        told = Plan(seeds, None if holes.labels is None else tuple(holes.labels[row] for row in rows))
+        parts = completed(model, holes.x[rows], holes.missing[rows], told, trained.runtime, sampling)
+        drawn.append(np.concatenate([part.float().cpu().numpy() for part in parts]))
+    if draws is None:
+        return [_texts(drawn, rows, holes, spec.columns)]
+    return [_texts([one], rows, holes, spec.columns) for one in drawn]
+
+
+def _texts(
+    drawn: Sequence[np.ndarray], rows: Sequence[int], holes: Holes, columns: Sequence[Column]
+) -> dict[str, list[str]]:
+    """Of the mean of draws (N, D); "" for cells that are not empty."""
+    found = {}
+    for place in layout(columns):
+        column = columns[place.column]
+        element = place.group.start if place.number is None and place.group is not None else place.number
+        assert element is not None
+        empty = holes.missing[rows, element].numpy()
+        if not empty.any():
+            continue
+        if place.number is not None:
+            mean = np.mean([from_scores(one[:, place.number], column) for one in drawn], axis=0)
+            texts = number_texts(stepped(mean, column), column)
+        else:
+            shares = np.mean([one[:, place.group] for one in drawn], axis=0)[:, : len(column.values)]
+            texts = [
+                category_text(int(code), column, row) for code, row in zip(shares.argmax(1), drawn[0], strict=True)
+            ]
+        own = [""] * len(holes.x)
+        for row, text, gone in zip(rows, texts, empty, strict=True):
+            own[row] = text if gone else ""
+        found[column.name] = own
+    return found
+
+
+def write_filled(
+    folder: Path, holes: Holes, texts: Mapping[str, Sequence[str]], columns: Sequence[Column], name: str
+) -> list[str]:
+    """The table with these texts in its empty cells; of CSV all else stays byte for byte. Raises OSError."""
+    if any(column.type for column in columns) and sniff.is_parquet_name(holes.path.name):
+        whole = {}
+        for key, cells in holes.sheet.columns.items():
+            own = [cells.texts[code] for code in cells.codes]
+            new = texts.get(key, [""] * len(own))
+            whole[key] = [filled or text for filled, text in zip(new, own, strict=True)]
+        return write_rows(folder, whole, [replace(c, type=holes.sheet.columns[c.name].type) for c in columns], name)
+    header = list(holes.sheet.columns)
+    separator = CsvRows(holes.path, skip=True).separator
+    content = holes.path.read_bytes()
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    made = filled_text(
+        content.decode("utf-16" if is_wide else "utf-8"),
+        separator,
+        lambda row, column: (texts[header[column]][row] or None) if header[column] in texts else None,
+    )
+    with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+        file.writelines(made)
+    return [f"{name}.csv"]
+
+
+# -- added to ----------------------------------------------------------------------------------------------------------
+
+
+def write_added(folder: Path, path: Path, drawn: Drawn) -> list[str]:
+    """The table at a path with drawn rows below its own. Raises DataError for one of other columns, OSError."""
+    table = CsvRows(path, skip=False)
+    texts = rows_as_texts(drawn.values, drawn.labels, drawn.spec, drawn.known)
+    if lacking := [name for name in texts if name not in table.columns]:
+        what = f"no column '{lacking[0]}', which the model learned"
+        raise DataError(what, path=path, fix="name the table that it was trained on")
+    text = path.read_bytes()
+    with open(folder / path.name, "wb") as copied:
+        copied.write(text if text.endswith(b"\n") else text + b"\n")
+    with open(folder / path.name, "a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=table.separator, lineterminator="\r\n" if b"\r\n" in text else "\n")
+        for row in range(len(drawn.values)):
+            writer.writerow([texts[name][row] if name in texts else "" for name in table.columns])
+    return [path.name]

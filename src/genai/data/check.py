@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from genai.contract import Spec
 from genai.data import tabular, texts
 from genai.data.held_out import split_ids
 from genai.data.listed import FileRows, can_be_skipped, find_bad, frame_for, refuse_one, source_of
@@ -110,7 +111,7 @@ def _report(
             sample_rate=spec.sample_rate,
             train=len(source.train),
             held_out=held_out,
-            classes={},
+            classes=_classes_of(spec),
             captions=source.num_captions,
             caption_examples=source.caption_examples,
             num_bad=0,
@@ -140,6 +141,12 @@ def _report(
         can_skip=can_skip,
         notes=source.notes,
     )
+
+
+def _classes_of(spec: Spec) -> dict[str, int]:
+    """Of the target of a table: how many training rows each class has."""
+    target = spec.cond["label"].columns if "label" in spec.cond else ()
+    return dict(zip(target[0].values, target[0].counts, strict=True)) if target else {}
 
 
 def _count_classes(source: Source) -> dict[str, int]:

@@ -6,16 +6,18 @@ import hashlib
 import io
 import lzma
 from dataclasses import replace
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 
 from genai.data import sounds
 from genai.data.arrays import captioned, source_of_arrays
-from genai.data.path import read_with_names
-from genai.data.source import Corpus, Part, Source, refuse_columns
+from genai.data.path import open_path, read_with_names
+from genai.data.sheet import Sheet, read_csv
+from genai.data.source import Corpus, Part, Source, refuse_columns, refuse_foreign_settings
 from genai.data.texts import open_corpus
+from genai.errors import DataError
 from genai.schema import DataConfig
 
 FASHION_NAMES = (
@@ -72,6 +74,38 @@ def open_shakespeare(config: DataConfig) -> Corpus:
 def open_tang_poems(config: DataConfig) -> Corpus:
     """Poems, each below its title and its poet; with data.path any text."""
     return _open_text("tang_poems", config)
+
+
+def open_wine(config: DataConfig) -> Sheet:
+    """178 wines of 3 cultivars by 13 chemical measurements; with data.path any table."""
+    return _open_table("wine", config)
+
+
+def open_breast_cancer(config: DataConfig) -> Sheet:
+    """569 tumours, benign or malignant, by 30 measurements of their cells; with data.path any table."""
+    return _open_table("breast_cancer", config)
+
+
+def open_diabetes(config: DataConfig) -> Sheet:
+    """442 patients by 10 measurements, and how the disease progressed in a year, a number; with data.path any table."""
+    return _open_table("diabetes", config)
+
+
+def open_penguins(config: DataConfig) -> Sheet:
+    """344 penguins of 3 species, numbers and categories, 19 values missing; with data.path any table."""
+    return _open_table("penguins", config)
+
+
+def _open_table(name: str, config: DataConfig) -> Sheet:
+    if config.path is not None:
+        opened = open_path(config)
+        if not isinstance(opened, Sheet):
+            what = f"data={name} has tables, here is none"
+            raise DataError(what, path=config.path, fix="type data=path")
+        return opened
+    refuse_foreign_settings(config, "table")
+    with as_file(files("genai.data.builtin").joinpath(f"{name}.csv")) as path:
+        return replace(read_csv(path, name, skip=False), path=name)
 
 
 def _open_text(name: str, config: DataConfig) -> Corpus:

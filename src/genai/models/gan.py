@@ -193,7 +193,7 @@ class Gan(Model):
 
         y = self.labels(batch)
         if self.penalty == "r1":
-            terms = {"r1": squared(batch.x, y).mean()}
+            terms = {"r1": squared(*self.whole_packs(batch)).mean()}
         else:
             with torch.no_grad():
                 generated = self.generate(batch.x, y)
@@ -287,7 +287,8 @@ class Gan(Model):
     def evaluate(self, batch: Batch) -> Terms:
         y = self.labels(batch)
         terms = describe(self.discriminator(batch.x, y), self.discriminator(self.generate(batch.x, y), y))
-        return {**terms, "r1": squared_gradient_norm_by_difference(self.discriminator, batch.x, y).mean()}
+        x, y = self.whole_packs(batch)
+        return {**terms, "r1": squared_gradient_norm_by_difference(self.discriminator, x, y).mean()}
 
     # -- drawing -------------------------------------------------------------------------------------------------------
 
@@ -320,6 +321,10 @@ class Gan(Model):
         y, pack = self.labels(batch), self.config.pack
         both = torch.cat([filled(batch.x, pack), filled(generated, pack)])
         return both, None if y is None else torch.cat([filled(y, pack)] * 2)
+
+    def whole_packs(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        y, pack = self.labels(batch), self.config.pack
+        return filled(batch.x, pack), None if y is None else filled(y, pack)
 
     def labels(self, batch: Batch) -> Tensor | None:
         return batch.cond["label"] if self.classes else None

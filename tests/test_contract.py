@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,9 @@ MODELS = [
     "vae model.latents=fsq model.downsample=4",
     "vae model.latents=vq model.downsample=4 model.codes=16 model.latent_dim=4",
     "vae model.downsample=4 model.latent_dim=2 model.adversarial=0.5 model.likelihood=laplace",
+    "vae data=penguins net.width=32",
+    "gan data=penguins net.width=32 trainer.batch_size=30",
+    "diffusion data=penguins net.width=32",
     "diffusion net=dit net.width=32 net.layers=2 net.patch=2 model.objective=flow model.weighting=learned",
 ]
 SMALL = ["trainer.max_minutes=null", "trainer.max_steps=4", "trainer.save_every=2"]
@@ -37,7 +41,7 @@ def small(model: str, folder: Path, *overrides: str) -> Config:
     """On the model's own default set where it is small, else on one that is."""
     name, *form = model.split()
     default = compose_train(name, []).data.name
-    pictures, text = default == "fashion_mnist", default == "shakespeare"
+    pictures, text = default == "fashion_mnist" and "data=" not in model, default == "shakespeare"
     steps = "steps" in registry.load(registry.find("model", name).target).sampling_keys
     cheap = [*(["data=digits"] if pictures else []), *(["sampling.steps=4"] if steps else [])]
     cheap += ["net.width=32", "net.heads=2", "net.layers=1", "sampling.max_tokens=33"] if text else []
@@ -149,7 +153,7 @@ def test_samples_do_not_depend_on_the_batch(model: str, tmp_path: Path) -> None:
         pytest.skip("this model predicts: it draws for an input")
     built.eval()
     runtime = start("cpu", threads=1)
-    if next(built.parameters()).dtype == torch.float64:
+    if next(chain(built.parameters(), built.buffers())).dtype == torch.float64:
         runtime = dataclasses.replace(runtime, precision="fp64")
 
     def drawn(count: int, batch_size: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from genai import registry
-from genai.data.source import asks_for_text, foreign_settings, modality_of
+from genai.data.source import asks_for_table, asks_for_text, foreign_settings, modality_of
 from genai.errors import ConfigError, ConfigErrors, DataError, Interrupted, SecurityError
 from genai.overrides import BUDGETS, Arguments, read_arguments
 from genai.schema import Config, DataConfig, Dtype, SamplingConfig, Threads, hints, plain, read
@@ -78,6 +78,9 @@ def _finish(
             values = _for_modality(stated, modality, values, search, arguments)
             if modality == "text" and _modality_of(values) == "table":  # to a model that reads nothing else
                 assign(values, "data.documents", "file")
+            if modality == "text" and _is_a_table_to(values):
+                modality = "table"
+                assign(values, "data.drop", [])
             for key in _foreign(modality, values):  # what a preset says for data of another kind
                 if f"data.{key}" not in arguments.settings:
                     assign(values, f"data.{key}", None)
@@ -134,7 +137,16 @@ def _modality_of(values: Mapping[str, Any], model: str = "") -> str:
     reads_text_alone = bool(model) and isinstance(nets, dict) and "text" in nets and "image" not in nets
     as_text = asks_for_text(data) or reads_text_alone
     path = data.get("path")
-    return modality_of(data["name"], None if path is None else str(path), as_text=as_text)
+    as_table = asks_for_table(data)
+    return modality_of(data["name"], None if path is None else str(path), as_text=as_text, as_table=as_table)
+
+
+def _is_a_table_to(values: Mapping[str, Any]) -> bool:
+    """Whether what may be texts is a table of values to a model that reads no texts."""
+    path, nets = values["data"].get("path"), values["model"].get("nets")
+    if path is None or not isinstance(nets, dict) or "table" not in nets or "text" in nets:
+        return False
+    return not asks_for_text(values["data"]) and str(path).lower().endswith((".csv", ".tsv", ".tab", ".parquet", ".pq"))
 
 
 def _foreign(modality: str, values: Mapping[str, Any]) -> tuple[str, ...]:

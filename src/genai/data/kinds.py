@@ -38,9 +38,10 @@ def kind_of(
     *,
     role: Literal["value", "target"] = "value",
     as_category: bool = False,
-    few_are_categories: bool = False,
+    drawn: bool = False,
 ) -> Column:
-    """The column, its figures from the rows of `train`. Numbers of few values are categories if `few_are_categories`.
+    """The column, its figures from the rows of `train`. Where rows are `drawn`, numbers of few values are categories,
+    and those that count the rows identifiers.
 
     Raises DataError for infinite values, for texts among numbers, and for texts that nearly all differ.
     """
@@ -55,13 +56,19 @@ def kind_of(
         if found is not None:
             whole = found.kind == "number" and found.step >= 1
             of_all = int(counts[counts > 0].max(initial=0)) == 1 and len(met) == len(sheet) > _UNIQUE
-            if role == "value" and whole and found.missing is None and of_all and _counts_on(found, cells, name):
+            if (
+                role == "value"
+                and whole
+                and found.missing is None
+                and of_all
+                and (_IDENTIFIER.search(name) is not None or (drawn and _counts_on(found, cells)))
+            ):
                 last = round(found.quantiles[-1])
                 return Column(name, "identifier", role="left_out", type=cells.type, last=last)
             values = {float(text) for text in met if _NUMBER.fullmatch(text)} if found.kind == "number" else set()
             few = len(values) <= _FEW and len(sheet) >= _EACH * len(values)
             classes = role == "target" and whole and len(values) <= _FEW
-            if not (found.kind == "number" and (classes or (few_are_categories and few and role == "value"))):
+            if not (found.kind == "number" and (classes or (drawn and few and role == "value"))):
                 return Column(**{**vars(found), "role": role})
     return _as_category(name, cells, counts, sheet, train, role)
 
@@ -177,10 +184,9 @@ def _column_of_values(
     )
 
 
-def _counts_on(column: Column, cells: Cells, name: str) -> bool:
-    """Whether numbers that all differ are those of rows, by their name or because there are no gaps."""
-    span = (column.quantiles[-1] - column.quantiles[0]) / max(column.step, 1.0) + 1
-    return round(span) == len(cells.codes) or _IDENTIFIER.search(name) is not None
+def _counts_on(column: Column, cells: Cells) -> bool:
+    """Whether numbers that all differ are those of rows: there are no gaps."""
+    return round((column.quantiles[-1] - column.quantiles[0]) / max(column.step, 1.0)) + 1 == len(cells.codes)
 
 
 def _as_category(

@@ -18,7 +18,7 @@ from genai.data.listed import PICTURES, SOUNDS, Listed, open_listed
 from genai.data.parquet import tables_of_parquet
 from genai.data.records import TableRows, are_texts
 from genai.data.sheet import Sheet
-from genai.data.source import NOUNS, Corpus, Source, asks_for_text, modality_of, with_classes
+from genai.data.source import NOUNS, Corpus, Source, asks_for_table, asks_for_text, modality_of, with_classes
 from genai.data.tables import Tables, has_pictures, list_tables
 from genai.data.tabular import open_sheet, sheet_of_tables
 from genai.data.tar import list_tars
@@ -47,7 +47,9 @@ def open_path(config: DataConfig) -> Source | Corpus | Sheet:
         return open_listed(found, config, name)
     path = sniff.existing(config.path)
     kind = sniff.kind_of(path)
-    if kind == "csv" and modality_of(config.name, config.path, as_text=asks_for_text(plain(config))) == "table":
+    asked = plain(config)
+    as_text, as_table = asks_for_text(asked), asks_for_table(asked)
+    if kind == "csv" and modality_of(config.name, config.path, as_text=as_text, as_table=as_table) == "table":
         return open_sheet(path, config, name)
     if kind in ("text", "records", "csv"):
         return open_corpus(config, name)
@@ -87,7 +89,8 @@ def _listed_or_tables(config: DataConfig) -> Listed | Tables | Sheet | None:
         return tables
     if has_pictures(tables.trains[0]):
         return list_tables(tables)
-    return tables if are_texts(TableRows(tables.trains)) else sheet_of_tables(tables, config, name_of(config))
+    is_text = not asks_for_table(plain(config)) and are_texts(TableRows(tables.trains))
+    return tables if is_text else sheet_of_tables(tables, config, name_of(config))
 
 
 def read_with_names(config: DataConfig, names: tuple[str, ...]) -> Source:

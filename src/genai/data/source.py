@@ -152,6 +152,11 @@ def asks_for_text(data: Mapping[str, object]) -> bool:
     return data.get("codec") is None and any(data.get(key) is not None for key in _OF_TEXT)
 
 
+def asks_for_table(data: Mapping[str, object]) -> bool:
+    """Whether settings are those of a table of values, so that none of its columns is taken for its text."""
+    return any(data.get(key) is not None for key in ("drop", "categories"))
+
+
 def foreign_settings(modality: str, path: str | None) -> tuple[str, ...]:
     """Settings that say nothing of such data at such a path."""
     plain = modality == "text" and (path is None or not _has_columns(path))
@@ -299,9 +304,9 @@ def _as_heard(config: DataConfig, learned: Spec) -> DataConfig:
     )
 
 
-def modality_of(config_name: str, path: str | None, *, as_text: bool = False) -> str:
+def modality_of(config_name: str, path: str | None, *, as_text: bool = False, as_table: bool = False) -> str:
     """What the samples are ("image", "video", "audio", "points", "table", "text"), from names and headers alone; ""
-    where a plug-in does not say. A table is `as_text` where that is what it was asked for.
+    where a plug-in does not say. A table is `as_text` or `as_table` where that is what it was asked for.
 
     Raises DataError for what is no data, ConfigError where a path is missing.
     """
@@ -318,6 +323,8 @@ def modality_of(config_name: str, path: str | None, *, as_text: bool = False) ->
     kind = sniff.kind_of(found)
     if as_text and kind in ("csv", "parquet"):
         return "text"
+    if as_table and kind in ("csv", "parquet"):
+        return "table"
     if kind == "csv":
         from genai.data.records import CsvRows, are_texts
 

@@ -120,14 +120,14 @@ def _with_target(sheet: Sheet, config: DataConfig, predicts: Predicts) -> Sheet:
 
 
 def _columns(sheet: Sheet, config: DataConfig, train: np.ndarray, predicts: Predicts) -> tuple[Column, ...]:
-    few = predicts == "data"
+    drawn = predicts == "data"
     found = []
     for name in sheet.columns:
         role: Literal["value", "target"] = "target" if name == config.target else "value"
         category = name in (config.categories or ())
-        column = kind_of(name, sheet, train, role=role, as_category=category, few_are_categories=few)
+        column = kind_of(name, sheet, train, role=role, as_category=category, drawn=drawn)
         if role == "target" and predicts == "data" and (column.kind != "category" or column.missing is not None):
-            column = kind_of(name, sheet, train, as_category=category, few_are_categories=few)
+            column = kind_of(name, sheet, train, as_category=category, drawn=drawn)
         found.append(column)
     if not layout(found):
         raise DataError("no column is left to learn from", path=sheet.path, fix="check data.path and data.drop")

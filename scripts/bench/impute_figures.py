@@ -1,13 +1,15 @@
 """What filled-in tables are worth: cells that were removed at random, beside the simple ways of filling them in.
 
-    python scripts/bench/impute_figures.py FULL.csv HOLES.csv NAME=FILLED.csv ... [--remove 0.2] [--baselines FOLDER]
+    python scripts/bench/impute_figures.py FULL.csv HOLES.csv NAME=FILLED.csv ...
+        [--remove 0.2] [--baselines FOLDER] [--draws 1]
 
 --remove writes HOLES.csv first: FULL.csv without this share of its cells, drawn by a seed. --baselines writes
 FOLDER/NAME.csv of scikit-learn's ways, where it is not there yet, and measures them, too: `knn` (five neighbours over
 standardised numbers and one-hot categories), `iterative` (IterativeImputer of at most 30 rounds: a Bayesian ridge
 regression of each column on the others, categories as ordinals) and `forest` (as MissForest does, Stekhoven and
 Buehlmann 2012: three rounds in which a forest predicts each column from the others). `mean` is the mean, or the most
-frequent category, of what is left of a column.
+frequent category, of what is left of a column. With --draws the figures are means over so many draws of the holes, and
+every {} in a path but the first stands for the number of the draw, from 0 on: of a small table one draw is luck.
 
 The figures are of the removed cells: the RMSE over the deviation of the column in FULL.csv, or the share of wrong
 categories. "explained" is what a forest explains of a column from the others in FULL.csv, out of its bag: R2, or the
@@ -180,49 +182,60 @@ def verdict(errors: Errors, mean: Errors, neighbours: Errors | None, shares: Err
     return "; ".join(told), good
 
 
+def measured(given: argparse.Namespace, seed: int) -> dict[str, Errors]:
+    """By name of what is measured, of one draw of the holes; what was spoilt beside them is told."""
+
+    def place(path: Path) -> Path:
+        return Path(str(path).replace("{}", str(seed)))
+
+    path = place(given.holes)
+    if given.remove is not None:
+        write_texts(path, remove(read_texts(given.full), given.remove, seed))
+    texts, hole_texts = read_texts(given.full), read_texts(path)
+    full, holes = typed(texts, texts, given.full), typed(hole_texts, texts, path)
+    files = {name: place(given.baselines / f"{name}.csv") for name in BASELINES} if given.baselines else {}
+    for name, file in files.items():
+        if not file.is_file():
+            start = time.perf_counter()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_texts(file, filled_texts(hole_texts, holes, BASELINES[name]))
+            print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+    found = {"mean": errors_of(typed(filled_texts(hole_texts, holes, by_mean), texts, path), full, holes, path)}
+    for name, file in (files | {name: place(file) for name, file in named_files(given.filled).items()}).items():
+        cells = read_texts(file)
+        found[name] = errors_of(typed(cells, texts, file), full, holes, file)
+        changed = sum(a != b for c, kept in hole_texts.items() for a, b in zip(kept, cells[c], strict=True) if a)
+        if changed:
+            print(f"{name}: {changed} cells that were there are not the same [{file}]")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("full", type=Path, nargs="?")
     parser.add_argument("holes", type=Path, nargs="?")
     parser.add_argument("filled", nargs="*", metavar="NAME=FILE")
     parser.add_argument("--remove", type=float)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--baselines", type=Path)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.holes is None:
         print("not measured, it needs tables: see the head of this script")
         return
-    if given.remove is not None:
-        write_texts(given.holes, remove(read_texts(given.full), given.remove, given.seed))
-    own = named_files(given.filled)
-    ways = BASELINES if given.baselines is not None else {}
-    known = {name: given.baselines / f"{name}.csv" for name in ways}
-    texts, hole_texts = read_texts(given.full), read_texts(given.holes)
-    full, holes = typed(texts, texts, given.full), typed(hole_texts, texts, given.holes)
-    for name, path in known.items():
-        if not path.is_file():
-            start = time.perf_counter()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_texts(path, filled_texts(hole_texts, holes, ways[name]))
-            print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
-    guessed = typed(filled_texts(hole_texts, holes, by_mean), texts, given.holes)
-    errors = {"mean": errors_of(guessed, full, holes, given.holes)}
-    for name, path in (known | own).items():
-        cells = read_texts(path)
-        errors[name] = errors_of(typed(cells, texts, path), full, holes, path)
-        changed = sum(a != b for c, kept in hole_texts.items() for a, b in zip(kept, cells[c], strict=True) if a)
-        if changed:
-            print(f"{name}: {changed} cells that were there are not the same [{path}]")
-    shares = explained(full)
+    draws = [measured(given, seed) for seed in range(given.draws)]
+    columns = [column for column in draws[0]["mean"] if all(column in draw["mean"] for draw in draws)]
+    errors = {name: {c: float(np.mean([draw[name][c] for draw in draws])) for c in columns} for name in draws[0]}
+    texts = read_texts(given.full)
+    shares = explained(typed(texts, texts, given.full))
     print(f"| column | explained | {' | '.join(errors)} |\n|{'---|' * (len(errors) + 2)}")
-    for column in errors["mean"]:
+    for column in columns:
         values = " | ".join(f"{found[column]:.3f}" for found in errors.values())
         print(f"| {column} | {shares[column]:.2f} | {values} |")
     missed = False
-    for name in known | own:
+    for name in list(errors)[1:]:
         text, good = verdict(errors[name], errors["mean"], errors.get("knn"), shares)
         print(f"{name}: {text}")
-        missed |= name in own and not good
+        missed |= name in named_files(given.filled) and not good
     sys.exit(1 if missed else 0)
 
 

@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("held_out", type=Path, nargs="?")
     parser.add_argument("generated", nargs="*", metavar="NAME=FILE")
     parser.add_argument("--target", action="append", default=[])
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.held_out is None:
         print("not measured, it needs tables: see the head of this script")
         return

@@ -240,7 +240,7 @@ def evaluate(
     _require_texts(*overrides)
     settings = compose_verb("eval", overrides)
     path = _path_of(reference)
-    from genai import predictions
+    from genai import predictions, table_tasks
     from genai.data.downloaded import prepare
     from genai.device import memory_errors
     from genai.evaluation import held_out_figures
@@ -259,6 +259,8 @@ def evaluate(
     check_sampling(trained.model, sampling)
     with memory_errors(f"type sampling.batch_size={max(1, sampling.batch_size // 2)}"):
         figures: dict[str, Any] = held_out_figures(trained, data, runtime, sampling)
+        if trained.model.predicts == "data" and trained.model.draws and trained.output.modality == "table":
+            figures |= table_tasks.figures(trained, data, sampling, seed=trained.config.seed)
         if trained.model.predicts == "target" and data.valid is not None:
             scores, labels = predictions.predicted(trained.model, data.valid, runtime, sampling)
             figures |= predictions.figures(scores, labels, probable=trained.model.probable)

@@ -41,20 +41,20 @@ def rows_as_texts(
 
 
 def arrays(values: Array, spec: Spec) -> dict[str, Array]:
-    """`samples` (N, columns), NaN where a value is missing, and `columns`, the names of these."""
-    places = layout(spec.columns)
-    made = []
-    for place in places:
-        column = spec.columns[place.column]
-        code = None if place.group is None else values[:, place.group].argmax(1)
-        if place.number is None:
-            assert code is not None
-            made.append(np.where(code < len(column.values), code, np.nan))
-        else:
-            numbers = from_scores(values[:, place.number], column)
-            made.append(numbers if code is None else np.where(code == 0, numbers, np.nan))
-    names = [spec.columns[place.column].name for place in places]
-    return {"samples": np.stack(made, axis=1).astype(np.float32), "columns": np.array(names, dtype=np.str_)}
+    """`samples` (N, columns), of a category its number, NaN where a value is missing, and `columns`, their names."""
+    names = [spec.columns[place.column].name for place in layout(spec.columns)]
+    made = [numbers_of(values, place, spec.columns[place.column]).astype(np.float32) for place in layout(spec.columns)]
+    return {"samples": np.stack(made, axis=1), "columns": np.array(names, dtype=np.str_)}
+
+
+def numbers_of(values: Array, place: Place, column: Column) -> NDArray[np.float64]:
+    """(N,) of a column in its own units, of a category its number, NaN where it is missing."""
+    code = None if place.group is None else values[:, place.group].argmax(1)
+    if place.number is None:
+        assert code is not None
+        return np.where(code < len(column.values), code, np.nan)
+    numbers = from_scores(values[:, place.number], column)
+    return numbers if code is None else np.where(code == 0, numbers, np.nan)
 
 
 def write_rows(folder: Path, texts: Mapping[str, Sequence[str]], columns: Sequence[Column], name: str) -> list[str]:

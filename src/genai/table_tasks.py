@@ -13,20 +13,22 @@ import torch
 from torch import Tensor
 
 from genai.columns import Column, layout
-from genai.contract import Imputes, Model, Request
+from genai.contract import Imputes, Model, Request, Spec
 from genai.data import sniff
 from genai.data.records import CsvRows
 from genai.data.sheet import Cells, Sheet
-from genai.data.source import open_source
+from genai.data.source import Dataset, Split, open_source
 from genai.data.table_rows import category_text, codes_of, from_scores, number_texts, stepped
 from genai.data.tabular import as_rows, rows_with_holes
 from genai.device import Runtime, mix
 from genai.errors import ConfigError, DataError
 from genai.factory import Trained, require
-from genai.sampler import Drawn, Plan, draw, label_index, plan
+from genai.metrics import tables
+from genai.sampler import Drawn, Plan, draw, generated, label_index, plan
 from genai.schema import DataConfig, SamplingConfig, unknown
-from genai.table_files import filled_text, rows_as_texts, write_rows
+from genai.table_files import filled_text, numbers_of, rows_as_texts, write_rows
 
+_MOST_COMPARED = 10_000  # rows
 _LACKS = "fills nothing in, and knows no condition but the target"
 
 
@@ -202,6 +204,52 @@ def write_filled(
     with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
         file.writelines(made)
     return [f"{name}.csv"]
+
+
+# -- measured ----------------------------------------------------------------------------------------------------------
+
+
+def figures(trained: Trained, data: Dataset, sampling: SamplingConfig, *, seed: int) -> dict[str, float]:
+    """How close as many drawn rows as training has (10,000 at most) come to those, and whether they repeat them: see
+    genai.metrics.tables."""
+    output = trained.output
+    real = data.train if len(data.train) else data.valid
+    assert real is not None
+    count = min(len(real), _MOST_COMPARED)
+    drawn = generated(trained, sampling, "generate", seed=seed, count=count, labels=None)
+    made = _table(drawn.values, drawn.labels, output)
+    known = _table_of(real, output, trained)
+    found = {
+        "column_error": float(np.mean(list(tables.column_errors(known, made).values()))),
+        "pair_error": float(np.mean(list(tables.pair_errors(known, made).values()))) if len(known) > 1 else 0.0,
+    }
+    if real is data.train and data.valid is not None and len(data.valid):
+        held_out = _table_of(data.valid, output, trained)
+        found["closest_to_training_share"] = tables.closest_share(made, known, held_out)
+        found["copies_of_training_share"] = tables.copied_share(made, known)
+    return found
+
+
+def _table_of(split: Split, spec: Spec, trained: Trained) -> tables.Table:
+    batch = split.fetch(torch.arange(len(split)))
+    labels = batch.cond["label"].tolist() if "label" in batch.cond and spec.label_classes else None
+    return _table(trained.decode(batch.x).float().cpu().numpy(), labels, spec)
+
+
+def _table(values: np.ndarray, labels: Sequence[int] | None, spec: Spec) -> tables.Table:
+    """Columns as they are compared: numbers, and texts of categories."""
+    found: dict[str, np.ndarray] = {}
+    for place in layout(spec.columns):
+        column = spec.columns[place.column]
+        numbers = numbers_of(values, place, column)
+        if place.number is None:
+            texts = np.array([*column.values, ""])
+            numbers = texts[np.nan_to_num(numbers, nan=len(column.values)).astype(np.int64)]
+        found[column.name] = numbers
+    if labels is not None:
+        names = spec.cond["label"].names
+        found[spec.cond["label"].columns[0].name] = np.array([names[label] for label in labels])
+    return found
 
 
 # -- added to ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,168 @@
+"""Rows drawn by what is known of them, tables filled in, training sets with drawn samples: through the same verbs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genai import api
+from genai.console import Console
+from genai.data.packaged import files
+from genai.errors import ConfigError, DataError
+from harness import config_of, forked, train
+
+PENGUINS = files("genai.data.builtin") / "penguins.csv"
+QUIET = Console(quiet=True)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A diffusion of all columns, one that is told the species, and a copula."""
+    root = tmp_path_factory.mktemp("trained")
+    small = ["trainer.max_minutes=null", "trainer.max_steps=60", "net.width=64", "sampling.steps=8", "sampling.draws=4"]
+    runs = {
+        "diffusion": config_of("diffusion", root / "a", "data=penguins", "data.target=null", *small),
+        "told": config_of("diffusion", root / "b", "data=penguins", *small),
+        "copula": config_of("copula", root / "c", "data.target=null"),
+        "vae": config_of("vae", root / "d", "data=penguins", *small[:3]),
+    }
+    for config in runs.values():
+        assert forked(lambda config=config: train(config)) == 0  # type: ignore[misc]
+    return {name: Path(str(config.run.dir)) for name, config in runs.items()}
+
+
+def test_samples_have_the_columns_and_the_values_of_the_table(trained: dict[str, Path], tmp_path: Path) -> None:
+    for name, run in trained.items():
+        made = rows_of(api.sample(run, count=50, out=tmp_path / name, console=QUIET) / "samples.csv")
+        real = rows_of(Path(str(PENGUINS)))
+        assert list(made[0]) == list(real[0])
+        for column in ("species", "island", "sex", "year"):
+            assert {row[column] for row in made} <= {row[column] for row in real}
+        assert all(row["body_mass_g"] == "" or float(row["body_mass_g"]) % 25 == 0 for row in made)
+        assert (tmp_path / name / "overview.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["diffusion", "copula"])
+def test_what_a_label_says_of_columns_holds_in_every_row(name: str, trained: dict[str, Path], tmp_path: Path) -> None:
+    asked = ["species=Gentoo,sex=female", "body_mass_g=4000"]
+    made = rows_of(api.sample(trained[name], labels=asked, count=20, out=tmp_path / "s", console=QUIET) / "samples.csv")
+    assert all((row["species"], row["sex"]) == ("Gentoo", "female") for row in made[:20])
+    assert all(row["body_mass_g"] == "4000" for row in made[20:])
+    assert len({row["bill_length_mm"] for row in made}) > 5
+
+
+def test_a_class_of_the_target_may_be_named_by_its_column(trained: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("told", "vae"):
+        out = tmp_path / name
+        made = rows_of(
+            api.sample(trained[name], labels=["species=Gentoo"], count=9, out=out, console=QUIET) / "samples.csv"
+        )
+        assert [row["species"] for row in made] == ["Gentoo"] * 9
+
+
+def test_classes_are_drawn_as_often_as_they_are_met(trained: dict[str, Path], tmp_path: Path) -> None:
+    made = rows_of(api.sample(trained["vae"], count=2000, out=tmp_path / "s", console=QUIET) / "samples.csv")
+    share = np.mean([row["species"] == "Chinstrap" for row in made])
+    assert share == pytest.approx(68 / 344, abs=0.03)
+
+
+def with_holes(path: Path) -> tuple[Path, list[dict[str, str]]]:
+    """A fifth of the cells empty, beside those that already are."""
+    random = np.random.RandomState(0)
+    real = rows_of(Path(str(PENGUINS)))
+    holed = [{name: "" if random.rand() < 0.2 else text for name, text in row.items()} for row in real]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, real[0], lineterminator="\r\n")
+        writer.writeheader()
+        writer.writerows(holed)
+    return path, holed
+
+
+@pytest.mark.parametrize("name", ["diffusion", "copula"])
+def test_imputing_fills_every_hole_and_touches_nothing_else(
+    name: str, trained: dict[str, Path], tmp_path: Path
+) -> None:
+    path, holed = with_holes(tmp_path / "holes.csv")
+    folder = api.sample(trained[name], task="impute", input=path, out=tmp_path / "s", console=QUIET)
+    made = rows_of(folder / "samples.csv")
+    assert all(text for row in made for text in row.values())
+    for before, after in zip(holed, made, strict=True):
+        assert all(after[key] == text for key, text in before.items() if text)
+    assert (folder / "samples.csv").read_bytes().count(b"\r\n") == 345
+    drawn = api.sample(trained[name], task="impute", input=path, count=3, out=tmp_path / "d", console=QUIET)
+    assert json.loads((drawn / "samples.json").read_text())["files"] == ["00000.csv", "00001.csv", "00002.csv"]
+    assert rows_of(drawn / "00000.csv") != rows_of(drawn / "00001.csv")
+    again = api.sample(trained[name], task="impute", input=path, out=tmp_path / "again", console=QUIET)
+    assert (again / "samples.csv").read_bytes() == (folder / "samples.csv").read_bytes()
+
+
+def test_rows_are_added_to_a_table_in_its_own_order_of_columns(trained: dict[str, Path], tmp_path: Path) -> None:
+    real = rows_of(Path(str(PENGUINS)))
+    path = tmp_path / "train.csv"
+    names = [*reversed(real[0]), "note"]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "note": "own"} for row in real)
+    folder = api.sample(trained["told"], append_to=path, per_class=7, out=tmp_path / "s", console=QUIET)
+    made = rows_of(folder / "train.csv")
+    assert (folder / "train.csv").read_bytes().startswith(path.read_bytes())
+    assert list(made[0]) == names
+    added = made[len(real) :]
+    assert [row["species"] for row in added] == [s for s in ("Adelie", "Chinstrap", "Gentoo") for _ in range(7)]
+    assert all(row["note"] == "" for row in added)
+
+
+def test_pictures_are_added_to_folders_of_classes(tmp_path: Path) -> None:
+    random = np.random.RandomState(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(12):
+            Image.fromarray(random.randint(0, 255, (8, 8), np.uint8)).save(tmp_path / "set" / name / f"{i}.png")
+    config = config_of(
+        "vae", tmp_path / "run", f"data.path={tmp_path / 'set'}", "trainer.max_minutes=null", "trainer.max_steps=2"
+    )
+    assert forked(lambda: train(config)) == 0
+    folder = api.sample(tmp_path / "run", append_to=tmp_path / "set", per_class=3, out=tmp_path / "s", console=QUIET)
+    for name in ("cat", "dog"):
+        files = sorted(path.name for path in (folder / name).iterdir())
+        assert len(files) == 15
+        assert files[-3:] == [f"generated_0000{i}.png" for i in range(3)]
+        assert (folder / name / "3.png").read_bytes() == (tmp_path / "set" / name / "3.png").read_bytes()
+
+
+def test_what_a_model_of_a_table_cannot_do_is_told(trained: dict[str, Path], tmp_path: Path) -> None:
+    path, _ = with_holes(tmp_path / "holes.csv")
+
+    def told(name: str, error: type[Exception], **asked: object) -> str:
+        with pytest.raises(error) as caught:
+            api.sample(trained[name], out=tmp_path / "s", console=QUIET, **asked)  # type: ignore[arg-type]
+        return str(caught.value)
+
+    assert "which training did not see" in told("diffusion", ConfigError, labels=["sex=robot"])
+    assert "unknown column 'weight'" in told("diffusion", ConfigError, labels=["weight=3"])
+    assert "expected a number" in told("diffusion", ConfigError, labels=["body_mass_g=heavy"])
+    assert "fills nothing in" in told("vae", ConfigError, labels=["sex=male"])
+    assert "which the model must be told" in told("told", DataError, task="impute", input=path)
+    assert "no cell of the table is empty" in told("diffusion", DataError, task="impute", input=full(tmp_path))
+    assert "--input FILE" in told("diffusion", ConfigError, task="impute")
+    assert "--per-class" in told("diffusion", ConfigError, append_to=path, per_class=3)
+
+
+def full(folder: Path) -> Path:
+    rows = [row for row in rows_of(Path(str(PENGUINS))) if all(row.values())]
+    with (folder / "full.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "full.csv"

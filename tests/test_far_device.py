@@ -14,6 +14,8 @@ import pytest
 pytest.importorskip("torch.utils.backend_registration", reason="this torch takes no device written in Python")
 from torch.utils import backend_registration
 
+import genai
+
 pytestmark = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
     reason="this torch takes no device written in Python",
@@ -124,6 +126,20 @@ def test_latents_of_a_first_stage(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("model", ["diffusion", "copula"])
+def test_tables_are_drawn_by_conditions_filled_in_and_measured(model: str, tmp_path: Path) -> None:
+    small = ["net.width=32", "sampling.steps=3"] if model == "diffusion" else []
+    holes = str(Path(genai.__file__).parent / "data" / "builtin" / "penguins.csv")
+    commands(
+        train(model, "data=penguins", "data.target=null", "sampling.draws=2", *small),
+        sample("--label", "sex=male", out="a"),
+        sample("--task", "impute", "--input", holes, out="b"),
+        ["eval", "run"],
+        where=tmp_path,
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -131,6 +147,10 @@ def test_latents_of_a_first_stage(tmp_path: Path) -> None:
         ["vae", "data=digits", "net=mlp", "optim=lbfgs", "trainer.batch_size=all"],
         ["vae", *DIGITS, "model.prior=normal"],
         ["diffusion", "data=moons"],
+        ["diffusion", "data=penguins", "net.width=32", "sampling.steps=3"],
+        ["vae", "data=penguins", "net.width=32"],
+        ["gan", "data=penguins", "net.width=32"],
+        ["copula", "trainer.batch_size=30"],
         ["diffusion", "data=spoken_digits", "experiment=diffusion/audio_digits", "net.width=8", "sampling.steps=3"],
         ["diffusion", "data=emoji", "data.size=16", "net=dit", "net.width=32", "net.layers=1", "net.patch=4",
          "model.objective=flow", "model.weighting=learned", "sampling.steps=3"],

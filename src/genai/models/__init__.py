@@ -95,6 +95,7 @@ class DiffusionConfig(ModelConfig):
     conditions: tuple[Literal["label", "prompt"], ...] = ("label", "prompt")  # of those that the data have
     condition_dropout: Fraction = 0.1  # samples that it is told nothing of
     mirror: bool = False  # of pictures, half of them in training
+    completion: Fraction = 0.5  # of the rows of a table in training, a part of which is known
     consistency: bool = False  # learns to jump to the data at once, from a run that denoises
     consistency_gap: Annotated[float, Range(low=0, high=0.1, above=True)] = 1 / 256  # of neighbouring levels, relative
     text_width: Annotated[int, Range(low=32)] = 128  # of the encoder of prompts

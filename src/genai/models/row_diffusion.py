@@ -19,8 +19,6 @@ from genai.models.rows import Rows
 from genai.nets.family import family
 from genai.schema import NetConfig
 
-_WHOLE = 0.5  # of the rows in training, of which nothing is known
-
 
 class RowDenoiser(Denoiser):
     def __init__(self, *, spec: Spec, config: DiffusionConfig, net: NetConfig) -> None:
@@ -85,7 +83,7 @@ class RowDiffusion(Diffusion):
     def masks(self, x: Tensor) -> Tensor:
         """(B, E), 1 for elements that are known: of some rows none, of the others each by a chance of the row."""
         chance = torch.rand(len(x), 1, device=x.device, dtype=x.dtype)
-        chance = torch.where(torch.rand_like(chance) < _WHOLE, 0.0, chance)
+        chance = torch.where(torch.rand_like(chance) < self.config.completion, chance, 0.0)
         return (torch.rand(len(x), self.denoiser.rows.elements, device=x.device, dtype=x.dtype) < chance).to(x.dtype)
 
     def evaluate(self, batch: Batch) -> Terms:

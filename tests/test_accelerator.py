@@ -84,7 +84,7 @@ def test_samples_are_those_of_a_cpu(family: str, tmp_path: Path) -> None:
                 with np.load(file) as x, np.load(other) as y:
                     for key in x.files:
                         if x[key].dtype.kind in "fiu":
-                            a, b = x[key].astype(float), y[key].astype(float)
+                            a, b = (np.nan_to_num(z[key].astype(float)) for z in (x, y))  # NaN: missing in a table
                             scale = 255.0 if x[key].dtype == np.uint8 else max(1.0, np.abs(a).max())
                             assert np.abs(a - b).mean() < 2e-3 * scale, key
             else:

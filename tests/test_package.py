@@ -104,6 +104,9 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
     (tmp_path / "DIALOGUE.jsonl").write_text("\n".join(map(json.dumps, talk)))
     reviews = [f"{('neg', 'pos')[i % 2]},Number {i} is {('bad', 'good')[i % 2]}." for i in range(200)]
     (tmp_path / "REVIEWS.csv").write_text("\n".join(["label,text", *reviews]))
+    rows = [f"{('plain', 'rare', 'odd')[i % 3]},{('Beijing', 'Ulm')[i % 2]},{i / 4},{i * i % 37}" for i in range(90)]
+    (tmp_path / "TABLE.csv").write_text("\n".join(["kind,city,size,price", *rows]) + "\n")
+    (tmp_path / "HOLES.csv").write_text("kind,city,size,price\nplain,,3.5,\n,Ulm,,7\n")
     commands, told = readme_commands(), tmp_path / "told.txt"
     assert sum(command.startswith("genai ") for command in commands) >= 5
     for command in commands:
@@ -116,7 +119,8 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
             if words[1:3] == ["train", "transformer"]:
                 words += ["net.layers=1", "net.width=32", "net.heads=2"]
             if words[1:3] == ["train", "diffusion"]:
-                words += ["net.width=8", "net.head_width=8", "sampling.steps=4"]
+                heads = [] if "data.path=TABLE.csv" in words else ["net.head_width=8"]
+                words += ["net.width=8", *heads, "sampling.steps=4"]
             if words[1] in ("train", "resume", "sample", "eval"):
                 words.append("threads=1")
             if words[1] in ("train", "sample"):

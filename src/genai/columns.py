@@ -21,6 +21,7 @@ class Column:
     counts: tuple[int, ...] = ()
     rare: tuple[str, ...] = ()
     rare_counts: tuple[int, ...] = ()
+    numeric: bool = False  # categories that are numbers of few values
     # Of numbers, and of dates in seconds: values at even steps of rank, from the least to the greatest.
     quantiles: tuple[float, ...] = ()
     mean: float = 0.0

@@ -171,14 +171,20 @@ def _texts(
             texts = number_texts(stepped(mean, column), column)
         else:
             shares = np.mean([one[:, place.group] for one in drawn], axis=0)[:, : len(column.values)]
-            texts = [
-                category_text(int(code), column, row) for code, row in zip(shares.argmax(1), drawn[0], strict=True)
-            ]
+            codes = _nearest_to_mean(shares, column) if column.numeric else shares.argmax(1)
+            texts = [category_text(int(code), column, row) for code, row in zip(codes, drawn[0], strict=True)]
         own = [""] * len(holes.x)
         for row, text, gone in zip(rows, texts, empty, strict=True):
             own[row] = text if gone else ""
         found[column.name] = own
     return found
+
+
+def _nearest_to_mean(shares: np.ndarray, column: Column) -> np.ndarray:
+    """(N,) the category whose number is nearest to the mean by these shares (N, categories)."""
+    values = np.array([float(value) for value in column.values])
+    mean = shares @ values / shares.sum(1).clip(1e-9)
+    return np.abs(values - mean[:, None]).argmin(1)
 
 
 def write_filled(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -70,7 +71,8 @@ def kind_of(
             classes = role == "target" and whole and len(values) <= _FEW
             if not (found.kind == "number" and (classes or (drawn and few and role == "value"))):
                 return Column(**{**vars(found), "role": role})
-    return _as_category(name, cells, counts, sheet, train, role)
+    column = _as_category(name, cells, counts, sheet, train, role)
+    return replace(column, numeric=not as_category and all(number(text) is not None for text in column.values))
 
 
 def _missing_of(texts: Sequence[str], marks: frozenset[str], counts: np.ndarray, cells: Cells) -> str | None:

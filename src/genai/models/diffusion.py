@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,7 @@ class Diffusion(Model):
         | {"frames", "path", "repeats", "likelihood_steps", "print_grid", "guide", "draws"}
     )
     weights_go_by = frozenset({"objective"})
+    levels: ClassVar[tuple[float, float]] = (_LEAST, _MOST)  # of noise, that samples pass through
     mean: Tensor
     deviation: Tensor
     guide: Diffusion | None
@@ -279,7 +280,8 @@ class Diffusion(Model):
 
     def grid(self, sampling: SamplingConfig, fraction: float = 1.0) -> list[float]:
         """The levels of noise that a sample passes through, in units of the data's deviation."""
-        low, high = sampling.sigma_min or _LEAST, sampling.sigma_max or _MOST
+        least, most = self.levels
+        low, high = sampling.sigma_min or least, sampling.sigma_max or most
         if low >= high:
             what = f"sampling.sigma_min={low:g} is not below sampling.sigma_max={high:g}"
             raise ConfigError(what, fix="type a smaller sampling.sigma_min")

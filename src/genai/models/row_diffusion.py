@@ -6,10 +6,12 @@ condition, or filled in, follows exactly from what is known.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from genai.contract import Batch, Request, Spec, Terms
+from genai.contract import Alarm, Batch, Request, Spec, Terms
 from genai.errors import ConfigError
 from genai.models import DiffusionConfig
 from genai.models.conditions import Cond, Told
@@ -18,6 +20,8 @@ from genai.models.parametrisation import sigma_of, stratified
 from genai.models.rows import Rows
 from genai.nets.family import family
 from genai.schema import NetConfig
+
+_BY_HEART = 1.3
 
 
 class RowDenoiser(Denoiser):
@@ -44,6 +48,9 @@ class RowDenoiser(Denoiser):
 
 
 class RowDiffusion(Diffusion):
+    # Below, categories are long settled: drawn down to 0.002, where training hardly comes, 3.7 % of them were wrong in
+    # income.csv, and down to 0.05 1.4 %.
+    levels = (0.05, 20.0)
     denoiser: RowDenoiser
 
     def __init__(self, *, spec: Spec, config: DiffusionConfig, net: NetConfig) -> None:
@@ -79,6 +86,16 @@ class RowDiffusion(Diffusion):
         if rows.sizes:
             terms["cross_entropy"] = by_element[rows.numbers :].mean()
         return terms
+
+    def alarms(self) -> Sequence[Alarm]:
+        return (
+            Alarm(
+                name="loss on held-out rows over that in training",
+                measure=lambda terms: terms["valid/denoising_loss"] / terms["denoiser/loss"],
+                above=_BY_HEART,
+                says="it learns the rows by heart, and samples become copies - add rows, or type --step best",
+            ),
+        )
 
     def masks(self, x: Tensor) -> Tensor:
         """(B, E), 1 for elements that are known: of some rows none, of the others each by a chance of the row."""

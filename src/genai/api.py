@@ -169,18 +169,17 @@ def _predict(
     console.note(f"device: {trained.runtime}")
     check_sampling(trained.model, sampling)
     split = split_of(trained, None if input is None else Path(input), console)
-    scores, labels = predictions.predicted(trained.model, split, trained.runtime, sampling, count)
+    found = predictions.answers(trained.model, split, trained.runtime, sampling, count)
     writers.clear(folder)
-    names = predictions.names_of(trained.spec)
-    files = predictions.write(folder, scores, labels, names, probable=trained.model.probable, file_of=split.file_of)
+    files = predictions.write(folder, found, split.file_of)
     record = {
         "run": trained.config.model.name if trained.run is None else trained.run.info.name,
         "model": trained.config.model.name,
         "step": trained.checkpoint.step,
         "checkpoint_sha256": trained.checkpoint.sha256,
-        "count": len(scores),
+        "count": len(found),
         "options": {"count": count, "task": "predict", "input": None if input is None else str(input)},
-        "names": list(names),
+        "names": list(found.names),
         "files": files,
         "seconds": round(time.monotonic() - began, 3),
     }
@@ -259,11 +258,12 @@ def evaluate(
     check_sampling(trained.model, sampling)
     with memory_errors(f"type sampling.batch_size={max(1, sampling.batch_size // 2)}"):
         figures: dict[str, Any] = held_out_figures(trained, data, runtime, sampling)
+        answers = None
         if trained.model.predicts == "data" and trained.model.draws and trained.output.modality == "table":
             figures |= table_tasks.figures(trained, data, sampling, seed=trained.config.seed)
         if trained.model.predicts == "target" and data.valid is not None:
-            scores, labels = predictions.predicted(trained.model, data.valid, runtime, sampling)
-            figures |= predictions.figures(scores, labels, probable=trained.model.probable)
+            answers = predictions.answers(trained.model, data.valid, runtime, sampling)
+            figures |= answers.figures()
     measured: dict[str, Any] = {
         **figures,
         "data": data.name,
@@ -282,10 +282,10 @@ def evaluate(
     try:
         folder.mkdir(exist_ok=True)
         write_atomically(folder / f"{data.name}.json", json.dumps(measured, indent=2) + "\n")
-        if "confusion" in measured:
-            picture = predictions.picture(measured["confusion"], predictions.names_of(trained.spec))
+        if answers is not None:
+            what, picture = answers.picture()
             if picture is not None:
-                picture.save(folder / f"{data.name}.confusion.png")
+                picture.save(folder / f"{data.name}.{what}.png")
     except OSError as error:
         raise OutputError(f"cannot write the figures: {error.strerror}", path=folder, fix="make it writable") from error
     return measured

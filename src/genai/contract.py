@@ -202,6 +202,7 @@ class Model(nn.Module, ABC):
 
     predicts: ClassVar[Literal["data", "target"]] = "data"  # p(x | cond), or p(target | x): what draw returns
     probable: bool = True  # of one that predicts classes: draw gives their probabilities, not scores
+    quantiles: tuple[float, ...] = ()  # of one that predicts a number: those that draw gives; () for the number alone
     draws: bool = True  # False: what comes out of it is made from inputs
     sampling_keys: ClassVar[frozenset[str]] = frozenset()  # settings of sampling that it goes by
     weights_go_by: ClassVar[frozenset[str]] = frozenset()  # its settings that say what its weights mean

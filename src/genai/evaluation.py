@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from genai.contract import Batch, BoundsLikelihood, MeasuresLikelihood, Model, Terms
+from genai.contract import Batch, BoundsLikelihood, MeasuresLikelihood, Model, Spec, Terms
 from genai.data.source import Counts, Dataset, Split
 from genai.device import Runtime
 from genai.errors import DataError
@@ -94,8 +94,8 @@ def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling
     if trained.model.spec.prompt_length and not data.spec.prompt_length:
         what = "the model was trained with captions, the data have none"
         raise DataError(what, fix="give them captions, in a metadata.csv or in `captions`")
-    if trained.model.predicts == "target" and int(split.fetch(torch.zeros(1, dtype=torch.int64)).x) < 0:
-        raise DataError("the data have no labels to compare with", fix="put the files in one sub-folder for each class")
+    if trained.model.predicts == "target":
+        _require_targets(trained.model.spec, split)
     model, samples = trained.model, sampling.importance_samples
 
     def measure(batch: Batch) -> Terms:
@@ -108,6 +108,16 @@ def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling
 
     figures = held_out_terms(model, split, runtime, sampling.batch_size, trained.config.seed, measure=measure)
     return in_units_of_text(figures, data.text)
+
+
+def _require_targets(spec: Spec, split: Split) -> None:
+    """Raises DataError where what is predicted is not known of the data: a label below 0, a number that is none."""
+    first = split.fetch(torch.zeros(1, dtype=torch.int64)).x
+    if spec.modality == "value" and not bool(first.isfinite().all()):
+        name = spec.columns[0].name if spec.columns else "of the target"
+        raise DataError(f"the data have no column {name} to compare with", fix="put it into the table")
+    if spec.modality == "label" and int(first) < 0:
+        raise DataError("the data have no labels to compare with", fix="put the files in one sub-folder for each class")
 
 
 def fitting_split(trained: Trained, data: Dataset) -> Split:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,100 @@ from genai.contract import Model, Request, Spec
 from genai.data.source import Split
 from genai.device import Runtime
 from genai.lettering import font_for, one_line, wrapped
-from genai.metrics import classification
+from genai.metrics import classification, regression
 from genai.schema import SamplingConfig
 from genai.writers import output
 
 _CELL, _FONT, _NAME_WIDTH, _MOST_CLASSES = 44, 13, 130, 60
+_SIDE, _MARGIN, _DOT = 400, 60, 3  # pixels of a picture of numbers
 _BLUE = np.array([31, 84, 148])
 
 
+@dataclass(frozen=True)
+class ClassAnswers:
+    scores: NDArray[np.floating]  # (N, classes)
+    labels: NDArray[np.int64]  # (N,), -1 where there are none
+    names: tuple[str, ...]
+    probable: bool  # whether the scores are probabilities
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def known(self) -> bool:
+        return bool((self.labels >= 0).all())
+
+    def figures(self) -> dict[str, Any]:
+        """Those of the classes, and the confusion matrix, rows of true and columns of chosen classes."""
+        matrix = classification.confusion(self.scores.argmax(1), self.labels, self.scores.shape[1])
+        found = classification.figures(self.scores, self.labels, probable=self.probable)
+        return {**found, "confusion": matrix.tolist()}
+
+    def columns(self) -> list[str]:
+        kind = "p" if self.probable else "score"
+        return ["predicted", *(["label"] if self.known else []), *(f"{kind}({name})" for name in self.names)]
+
+    def row(self, i: int) -> list[str]:
+        own = [self.names[self.labels[i]]] if self.known else []
+        scores = self.scores[i]
+        return [self.names[int(scores.argmax())], *own, *(f"{value:.6g}" for value in scores)]
+
+    def picture(self) -> tuple[str, Image.Image | None]:
+        matrix = classification.confusion(self.scores.argmax(1), self.labels, self.scores.shape[1])
+        return "confusion", confusion_picture(matrix.tolist(), self.names)
+
+
+@dataclass(frozen=True)
+class NumberAnswers:
+    values: NDArray[np.floating]  # (N, quantiles, or 1), in data units
+    real: NDArray[np.floating]  # (N,), NaN where they are not known
+    name: str
+    quantiles: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def predicted(self) -> NDArray[np.floating]:
+        found: NDArray[np.floating] = self.values[:, regression.middle(self.quantiles)]
+        return found
+
+    @property
+    def known(self) -> bool:
+        return bool(np.isfinite(self.real).all())
+
+    def figures(self) -> dict[str, Any]:
+        found = regression.figures(self.predicted, self.real)
+        if self.quantiles:
+            found |= regression.figures_of_quantiles(self.values, self.real, self.quantiles)
+        return found
+
+    def columns(self) -> list[str]:
+        return ["predicted", *([self.name] if self.known else []), *(f"quantile({q:g})" for q in self.quantiles)]
+
+    def row(self, i: int) -> list[str]:
+        own = [self.real[i]] if self.known else []
+        quantiles = self.values[i] if self.quantiles else []
+        return [f"{value:.7g}" for value in (self.predicted[i], *own, *quantiles)]
+
+    def picture(self) -> tuple[str, Image.Image | None]:
+        return "predicted", number_picture(self.predicted, self.real, self.name)
+
+
+Answers = ClassAnswers | NumberAnswers
+
+
 @torch.inference_mode()
-def predicted(
+def answers(
     model: Model, split: Split, runtime: Runtime, sampling: SamplingConfig, count: int | None = None
-) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-    """(N, classes) of the first `count` samples, and their labels (N,), -1 where there are none."""
+) -> Answers:
+    """What the model says of the first `count` samples."""
     split = split.to(runtime.device)
-    rows, labels = [], []
+    rows, targets = [], []
     number = len(split) if count is None else min(count, len(split))
     for part in torch.arange(number).split(sampling.batch_size):
         batch = split.fetch(part).to(runtime.device, runtime.dtype)
@@ -44,38 +124,23 @@ def predicted(
         )
         with runtime.autocast():
             rows.append(model.draw(request).double().cpu())
-        labels.append(batch.x.cpu())
-    return torch.cat(rows).numpy(), torch.cat(labels).numpy()
+        targets.append(batch.x.cpu())
+    found, given, spec = torch.cat(rows).numpy(), torch.cat(targets).numpy(), model.spec
+    if spec.modality != "value":
+        return ClassAnswers(found, given, names_of(spec), model.probable)
+    scale, offset = spec.scale[0], spec.offset[0]
+    name = spec.columns[0].name if spec.columns else "value"
+    real = given.astype(np.float64) * scale + offset
+    return NumberAnswers(found * scale + offset, real, name, model.quantiles)
 
 
-def figures(scores: NDArray[np.floating], labels: NDArray[np.int64], *, probable: bool) -> dict[str, Any]:
-    """Those of the classes, and the confusion matrix, rows of true and columns of chosen classes."""
-    matrix = classification.confusion(scores.argmax(1), labels, scores.shape[1])
-    return {**classification.figures(scores, labels, probable=probable), "confusion": matrix.tolist()}
-
-
-def write(
-    folder: Path,
-    scores: NDArray[np.floating],
-    labels: NDArray[np.int64],
-    names: Sequence[str],
-    *,
-    probable: bool,
-    file_of: Callable[[int], str] | None = None,
-) -> list[str]:
-    """`predictions.csv`: the file of the input, or its number, the class chosen for it, the one it has where that is
-    known, and for each class its probability, or its score."""
-    known = bool((labels >= 0).all())
-    kind = "p" if probable else "score"
-    columns = ["input", "predicted", *(["label"] if known else []), *(f"{kind}({name})" for name in names)]
+def write(folder: Path, found: Answers, file_of: Callable[[int], str] | None = None) -> list[str]:
+    """`predictions.csv`: the file of the input, or its number, and what is predicted for it: the class, the one it has
+    where that is known, and for each class its probability, or its score; of a number, its quantiles."""
     with output(folder), open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(columns)
-        for i, (row, label) in enumerate(zip(scores, labels, strict=True)):
-            own = [names[label]] if known else []
-            writer.writerow(
-                [file_of(i) if file_of else i, names[int(row.argmax())], *own, *(f"{value:.6g}" for value in row)]
-            )
+        writer.writerow(["input", *found.columns()])
+        writer.writerows([file_of(i) if file_of else i, *found.row(i)] for i in range(len(found)))
     return ["predictions.csv"]
 
 
@@ -83,7 +148,7 @@ def names_of(spec: Spec) -> tuple[str, ...]:
     return spec.names or tuple(map(str, range(spec.classes)))
 
 
-def picture(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Image.Image | None:
+def confusion_picture(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Image.Image | None:
     """The confusion matrix, a row for each true class, darker where more of it are; None of too many classes."""
     count = len(matrix)
     if count > _MOST_CLASSES:
@@ -106,4 +171,35 @@ def picture(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Image.Imag
             pen.rectangle((left, top, left + _CELL - 2, top + _CELL - 2), fill=colour)
             place = (left + _CELL // 2 - 1, top + _CELL // 2 - 1)
             pen.text(place, str(value), fill="white" if share > 0.5 else "black", font=small, anchor="mm")
+    return canvas
+
+
+def number_picture(predicted: NDArray[np.floating], real: NDArray[np.floating], name: str) -> Image.Image | None:
+    """What was predicted, upwards, over what was so, to the right: on the diagonal where both agree, darker where more
+    of them are; None where no number can be drawn."""
+    both = np.stack([real, predicted])
+    if not np.isfinite(both).all() or not both.size:
+        return None
+    low, high = float(both.min()), float(both.max())
+    x, y = ((both - low) / ((high - low) or 1) * (_SIDE - 1)).astype(int)
+    density = np.zeros((_SIDE + 2 * _DOT, _SIDE + 2 * _DOT))
+    for down in range(_DOT):
+        for right in range(_DOT):
+            np.add.at(density, (_SIDE - 1 - y + down, x + right), 1)
+    shade = 1 - 0.5 ** density[:_SIDE, :_SIDE, None]
+    canvas = Image.new("RGB", (_SIDE + _MARGIN + 10, _SIDE + 40), "white")
+    canvas.paste(Image.fromarray((255 - shade * (255 - _BLUE)).astype(np.uint8)), (_MARGIN, 10))
+    pen, small = ImageDraw.Draw(canvas), ImageFont.load_default(_FONT)
+    (font, _), bottom, right = font_for([name], _FONT), _SIDE + 10, _SIDE + _MARGIN
+    pen.rectangle((_MARGIN - 1, 9, right, bottom), outline="black")
+    pen.line((_MARGIN, bottom - 1, right - 1, 10), fill=(160, 160, 160))
+    shown = (wrapped(one_line(name), font, _SIDE // 2, 1) or [""])[0]
+    pen.text((_MARGIN, bottom + 6), f"{low:.5g}", fill="black", font=small, anchor="la")
+    pen.text((right, bottom + 6), f"{high:.5g}", fill="black", font=small, anchor="ra")
+    pen.text((_MARGIN + _SIDE // 2, bottom + 6), shown, fill="black", font=font, anchor="ma")
+    pen.text((_MARGIN - 6, 10), f"{high:.5g}", fill="black", font=small, anchor="ra")
+    pen.text((_MARGIN - 6, bottom), f"{low:.5g}", fill="black", font=small, anchor="rd")
+    beside = Image.new("RGB", (_SIDE // 2, _FONT + 6), "white")
+    ImageDraw.Draw(beside).text((_SIDE // 4, 2), "predicted", fill="black", font=small, anchor="ma")
+    canvas.paste(beside.rotate(90, expand=True), (_MARGIN - _FONT - 14, 10 + _SIDE // 4))
     return canvas

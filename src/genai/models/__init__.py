@@ -34,7 +34,7 @@ COMPONENTS: dict[str, Component] = {
     ),
     "discriminative": Component(
         "genai.models.discriminative:Discriminative",
-        "the class of an input: networks, logistic regression, support vector machines",
+        "the class or the number that goes with an input: networks, linear and kernel machines",
         "genai.models:DiscriminativeConfig",
     ),
 }
@@ -115,12 +115,15 @@ class CopulaConfig(ModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminativeConfig(ModelConfig):
-    kind: Literal["network", "logistic", "linear_svm", "kernel_svm"] = "network"
+    kind: Literal["network", "logistic", "linear_svm", "ridge", "svr", "kernel_svm"] = "network"
+    loss: Literal["mse", "huber", "quantile"] = "mse"  # of a network that predicts a number
+    quantiles: tuple[Annotated[float, Range(low=0, high=1, above=True)], ...] = (0.1, 0.5, 0.9)  # of that loss
     dropout: Fraction = 0.0  # of a network's features
     label_smoothing: Fraction = 0.0
     augment: tuple[Literal["mirror", "translation", "cutout", "color"], ...] = ()  # of pictures that a network learns
     C: Positive = 1.0  # of machines: weight of their losses over that of |W|^2 / 2
-    hinge: Literal["squared", "plain"] = "squared"
+    hinge: Literal["squared", "plain"] = "squared"  # of support vector machines: what a margin is missed by
+    epsilon: NonNegative = 0.1  # of those that predict a number: how far off costs nothing, in its own unit
     standardise: bool = True  # of machines: inputs get a mean of 0 and a deviation of 1
     features: Literal["nystroem", "random"] = "nystroem"  # of a kernel
     num_features: Count | Literal["auto"] = "auto"  # auto: a landmark for each row, 5,000 at most

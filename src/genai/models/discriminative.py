@@ -1,5 +1,6 @@
-"""p(label | input): linear and kernel machines as scikit-learn states them, and networks. What an input is brought to
-first (its scale, the rows that a kernel compares it with) is found from the training data and kept with the weights."""
+"""p(target | input), of a label or a number: linear and kernel machines as scikit-learn states them, and networks. What
+an input is brought to first (its scale, the rows that a kernel compares it with) is found from the training data and
+kept with the weights."""
 
 from __future__ import annotations
 
@@ -7,12 +8,12 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genai.contract import Batch, Model, Request, Spec, Terms, Update
 from genai.errors import ConfigError
 from genai.models import DiscriminativeConfig, augment
+from genai.models.targets import Classes, Numbers
 from genai.nets.family import family
 from genai.nets.kernels import Nystroem, RandomFourier, Standardised
 from genai.schema import NetConfig
@@ -31,23 +32,22 @@ def augmented(kinds: Sequence[str], x: Tensor) -> Tensor:
 
 
 class Discriminative(Model):
-    """One score f for two classes, one for each of more. Of a machine C * sum(loss) + |W|^2 / 2 is least, the bias free
-    (Cortes & Vapnik 1995; Fan et al. 2008); here it is divided by C and the number of rows."""
+    """Scores f of an input. Of a machine C * sum(loss) + |W|^2 / 2 is least, the bias free (Cortes & Vapnik 1995; Fan
+    et al. 2008); here it is divided by C and the number of rows."""
 
     predicts = "target"
 
     def __init__(self, *, spec: Spec, config: DiscriminativeConfig, net: NetConfig) -> None:
         super().__init__()
-        if spec.classes < 2:
-            raise ConfigError("the data have one class, there is nothing to tell apart", fix="give them more classes")
         self.spec, self.config = spec, config
+        self.target: Classes | Numbers = (Numbers if spec.modality == "value" else Classes)(spec, config)
         given = spec.cond["input"]
         if given.kind != "real":
             raise ConfigError(f"inputs are {given.modality} of ids, this model needs numbers", fix="choose other data")
         if config.augment and (given.modality != "image" or config.kind != "network"):
             what = f"model.augment is of pictures that a network learns, here a {config.kind} learns {given.modality}"
             raise ConfigError(what, fix="type 'model.augment=[]'")
-        outputs = 1 if spec.classes == 2 else spec.classes
+        outputs = self.target.outputs
         self.inputs: nn.Module = nn.Identity()
         if config.kind == "network":
             encoder = family(net).encoder(spec=given, config=net)
@@ -59,8 +59,8 @@ class Discriminative(Model):
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self._kept: Tensor | None = None  # training inputs as the predictor sees them, where that is no network
-        self.probable = config.kind in ("network", "logistic")
-        self.stop_metric = "nll_nats" if self.probable else "hinge_loss"
+        self.probable, self.stop_metric = self.target.probable, self.target.stop_metric
+        self.quantiles = self.target.levels
 
     @property
     def head(self) -> nn.Linear:
@@ -106,42 +106,23 @@ class Discriminative(Model):
         if config.augment and self.training:
             x = augmented(config.augment, x)
         scores = self.scores(x) if kept is None else self.predictor(kept[batch.index])
-        losses = self.losses(scores, batch.x, config.label_smoothing)
-        terms = {"loss": losses.mean(), "accuracy": self._hits(scores, batch.x)}
+        scores = _precise(scores)
+        terms = {"loss": self.target.losses(scores, batch.x).mean(), **self.target.seen(scores.detach(), batch.x)}
         if config.kind != "network":
-            penalty = self.head.weight.square().sum() / (2 * config.C * max(1, self.spec.num_samples))
+            penalty = self.head.weight.square().sum() / (2 * self.target.C * max(1, self.spec.num_samples))
             terms["loss"] = terms["loss"] + penalty
         return terms
 
-    def losses(self, scores: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-        """(B,) of scores (B, 1 or classes) for labels y (B,)."""
-        if scores.dtype == torch.bfloat16:
-            scores = scores.float()
-        two = scores.shape[1] == 1
-        if self.probable:
-            if two:
-                wanted = (y.to(scores.dtype) * (1 - smoothing) + smoothing / 2)[:, None]
-                return F.binary_cross_entropy_with_logits(scores, wanted, reduction="none").squeeze(1)
-            return F.cross_entropy(scores, y, reduction="none", label_smoothing=smoothing)
-        side = 2 * (y[:, None] if two else F.one_hot(y, scores.shape[1])).to(scores.dtype) - 1  # one against the rest
-        missing = F.relu(1 - side * scores)
-        return (missing.square() if self.config.hinge == "squared" else missing).sum(1)
-
-    def _hits(self, scores: Tensor, y: Tensor) -> Tensor:
-        chosen = (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
-        return (chosen == y).to(torch.float32).mean()
-
     def evaluate(self, batch: Batch) -> Terms:
-        scores = self.scores(batch.cond["input"])
-        name = "nll_nats" if self.probable else "hinge_loss"
-        return {name: self.losses(scores, batch.x).mean(), "accuracy": self._hits(scores, batch.x)}
+        return self.target.evaluate(_precise(self.scores(batch.cond["input"])), batch.x)
+
+    def conclude(self, means: Terms) -> Terms:
+        return self.target.conclude(means)
 
     def draw(self, request: Request) -> Tensor:
-        """(count, classes): probabilities; of support vector machines scores, the largest of which is the class."""
-        scores = self.scores(request.cond["input"])
-        scores = scores.float() if scores.dtype == torch.bfloat16 else scores
-        if not self.probable:
-            return torch.cat([-scores, scores], dim=1) if scores.shape[1] == 1 else scores
-        if scores.shape[1] == 1:
-            return torch.cat([-scores, scores], dim=1).sigmoid()
-        return scores.softmax(1)
+        """(count, classes): probabilities, of support vector machines scores; of a number (count, quantiles)."""
+        return self.target.answers(_precise(self.scores(request.cond["input"])))
+
+
+def _precise(scores: Tensor) -> Tensor:
+    return scores.float() if scores.dtype == torch.bfloat16 else scores

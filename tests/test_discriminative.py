@@ -20,7 +20,8 @@ from genai.data import packaged
 from genai.data.source import Part, Source
 from genai.factory import open_trained
 from genai.nets.kernels import Nystroem, RandomFourier, Standardised
-from harness import config_of, forked, train
+from harness import config_of, contents, differences, forked, last_checkpoint, metrics, train
+from numbers_to_predict import diabetes
 
 SETS = {"digits": load_digits, "breast_cancer": load_breast_cancer, "wine": load_wine}
 
@@ -112,3 +113,30 @@ def test_a_kernel_machine_tells_more_than_a_line(tmp_path: Path) -> None:
     assert forked(lambda: train(config_of("discriminative", run, *overrides))) == 0
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["valid/accuracy"] > 0.97
+
+
+PRESETS = sorted(path.stem for path in (Path(__file__).parent.parent / "configs/experiment/discriminative").glob("*"))
+SMALL = {"cnn": ["net.width=8", "net.max_width=16"], "kernel_svm": ["model.num_features=100"]}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, also in the middle of L-BFGS: two of its iterations are a step, of four."""
+    numbers, _, _ = diabetes(held_out=42)
+    if preset in ("ridge", "svr"):
+        monkeypatch.setattr(packaged, "open_digits", lambda config: numbers)
+    experiment = [f"experiment=discriminative/{preset}", "data=digits", *SMALL.get(preset, [])]
+    searches = config_of("discriminative", tmp_path, *experiment).optim.name == "lbfgs"
+    few = ["trainer.max_minutes=null", "trainer.max_samples=null", "trainer.max_steps=4", "trainer.save_every=2"]
+    overrides = [*experiment, *few, *(["optim.max_iter=2"] if searches else []), "trainer.eval_every=1"]
+    whole, halves = (config_of("discriminative", tmp_path / name, *overrides) for name in ("whole", "halves"))
+    assert forked(lambda: train(whole)) == 0
+    assert forked(lambda: train(halves), faults="kill@step:3") == -9
+    assert forked(lambda: train(halves, resume=True)) == 0
+    assert differences(tmp_path / "whole", tmp_path / "halves") == []
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "halves")
+    assert metrics(tmp_path / "whole")[-1]["step"] == 4  # it had not come to its end before
+    if searches:  # a negative control: the history that the other half needs is there
+        assert any("old_dirs" in name for name in contents(last_checkpoint(tmp_path / "whole")))

@@ -102,7 +102,15 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> 
     all of it. The set of the training at another path is still that set."""
     units = trained.spec if trained.codec is None else trained.codec.spec
     # Pictures of any size and colours are brought to what it learned, as sounds of any rate and length are, and clips.
-    modality = modality_of(config.data.name, config.data.path, as_text=bool(units.tokenizer)) if another else ""
+    if another and units.seen.modality == "table":  # whatever its columns hold
+        config = replace(config, data=replace(config.data, drop=config.data.drop or ()))
+    modality = (
+        modality_of(
+            config.data.name, config.data.path, as_text=bool(units.tokenizer), as_table=config.data.drop is not None
+        )
+        if another
+        else ""
+    )
     if modality == units.seen.modality and modality in ("image", "video"):
         channels, *length, height, width = units.seen.shape
         size, channels = config.data.size or (height, width), config.data.channels or channels

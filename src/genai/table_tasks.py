@@ -25,10 +25,11 @@ from genai.errors import ConfigError, DataError
 from genai.factory import Trained, require
 from genai.metrics import tables
 from genai.sampler import Drawn, Plan, draw, generated, label_index, plan
-from genai.schema import DataConfig, SamplingConfig, unknown
+from genai.schema import DataConfig, PathText, SamplingConfig, unknown
 from genai.table_files import filled_text, numbers_of, rows_as_texts, write_rows
 
 _MOST_COMPARED = 10_000  # rows
+_MOST_AT_ONCE = 1 << 16  # rows that are drawn before they are reduced to texts
 _LACKS = "fills nothing in, and knows no condition but the target"
 
 
@@ -117,7 +118,7 @@ class Holes:
 def read_holes(trained: Trained, path: Path) -> Holes:
     """Raises DataError for what is no table of the columns that were learned."""
     spec = trained.model.spec
-    opened = open_source(DataConfig(name="path", path=str(path)))  # type: ignore[arg-type]
+    opened = open_source(DataConfig(name="path", path=PathText(str(path)), drop=()))
     if not isinstance(opened, Sheet):
         raise DataError("the model was trained on a table, this is none", path=path, fix="name a .csv or .parquet")
     x, missing = (torch.from_numpy(part) for part in as_rows(rows_with_holes(opened, spec.columns), spec.columns))
@@ -142,23 +143,24 @@ def fill(
     many `draws` themselves. Raises ConfigError for a model that fills nothing in."""
     model, spec = trained.model, trained.model.spec
     require(model, Imputes, _LACKS)
-    rows = torch.arange(len(holes.x))[holes.missing.any(1)].tolist()
-    drawn = []
-    for number in range(draws or sampling.draws):
-        seeds = tuple(mix(seed, row, number) for row in rows)
-        told = Plan(seeds, None if holes.labels is None else tuple(holes.labels[row] for row in rows))
-        parts = completed(model, holes.x[rows], holes.missing[rows], told, trained.runtime, sampling)
-        drawn.append(np.concatenate([part.float().cpu().numpy() for part in parts]))
-    if draws is None:
-        return [_texts(drawn, rows, holes, spec.columns)]
-    return [_texts([one], rows, holes, spec.columns) for one in drawn]
+    rows = torch.arange(len(holes.x))[holes.missing.any(1)]
+    count = draws or sampling.draws
+    made: list[dict[str, list[str]]] = [{} for _ in range(draws or 1)]
+    for part in rows.split(max(1, _MOST_AT_ONCE // count)):
+        own = part.repeat(count).tolist()  # all rows once, then again
+        seeds = tuple(mix(seed, row, i // len(part)) for i, row in enumerate(own))
+        told = Plan(seeds, None if holes.labels is None else tuple(holes.labels[row] for row in own))
+        found = completed(model, holes.x[own], holes.missing[own], told, trained.runtime, sampling)
+        drawn = np.concatenate([x.float().cpu().numpy() for x in found]).reshape(count, len(part), -1)
+        for texts, of in zip(made, [drawn] if draws is None else drawn[:, None], strict=True):
+            _take_texts(texts, of, part.tolist(), holes, spec.columns)
+    return made
 
 
-def _texts(
-    drawn: Sequence[np.ndarray], rows: Sequence[int], holes: Holes, columns: Sequence[Column]
-) -> dict[str, list[str]]:
-    """Of the mean of draws (N, D); "" for cells that are not empty."""
-    found = {}
+def _take_texts(
+    found: dict[str, list[str]], drawn: np.ndarray, rows: Sequence[int], holes: Holes, columns: Sequence[Column]
+) -> None:
+    """Those of the mean of draws (draws, rows, D), into the columns of which these cells are empty; "" elsewhere."""
     for place in layout(columns):
         column = columns[place.column]
         element = place.group.start if place.number is None and place.group is not None else place.number
@@ -170,14 +172,12 @@ def _texts(
             mean = np.mean([from_scores(one[:, place.number], column) for one in drawn], axis=0)
             texts = number_texts(stepped(mean, column), column)
         else:
-            shares = np.mean([one[:, place.group] for one in drawn], axis=0)[:, : len(column.values)]
+            shares = drawn[:, :, place.group].mean(0)[:, : len(column.values)]
             codes = _nearest_to_mean(shares, column) if column.numeric else shares.argmax(1)
             texts = [category_text(int(code), column, row) for code, row in zip(codes, drawn[0], strict=True)]
-        own = [""] * len(holes.x)
+        own = found.setdefault(column.name, [""] * len(holes.x))
         for row, text, gone in zip(rows, texts, empty, strict=True):
             own[row] = text if gone else ""
-        found[column.name] = own
-    return found
 
 
 def _nearest_to_mean(shares: np.ndarray, column: Column) -> np.ndarray:

@@ -110,11 +110,11 @@ class Copula(Model):
 
     def impute(self, x: Tensor, missing: Tensor, request: Request) -> Tensor:
         firsts = [int((self.rows.element == i).nonzero()[0]) for i in range(self.rows.elements)]
-        return self.completed(x, (~missing[:, firsts]).to(x.dtype), request)
+        return self.completed(x, (~missing[:, firsts]).to(x.dtype), request, whole=True)
 
-    def completed(self, x: Tensor, is_known: Tensor, request: Request) -> Tensor:
+    def completed(self, x: Tensor, is_known: Tensor, request: Request, *, whole: bool = False) -> Tensor:
         """Rows drawn given their elements `is_known` (B, E) and the label: a draw of all scores, moved to what is known
-        (Journel & Huijbregts 1978)."""
+        (Journel & Huijbregts 1978). No category is missing where they are `whole`."""
         correlation = self.correlation.double()
         z = request.noise(len(correlation)).double() @ torch.linalg.cholesky(correlation).T
         known, there = self.scores(Batch(x=x, cond=request.cond))
@@ -127,6 +127,11 @@ class Copula(Model):
         numbers, rest = z[:, : self.rows.numbers], z[:, self.rows.numbers : self.rows.elements]
         rank = self.rows.spread(torch.cat([numbers, torch.special.ndtr(rest)], dim=1))[:, self.rows.numbers :]
         count = sum(self.rows.sizes)
+        if whole and self.rows.missing_at:  # the last part of the ranks
+            ends = torch.ones(len(self.rows.sizes), dtype=rank.dtype, device=rank.device)
+            groups = self.rows.element[self.rows.numbers :][self.rows.missing_at] - self.rows.numbers
+            ends[groups] = self.low[self.rows.missing_at].to(rank)
+            rank = rank * ends[self.rows.element[self.rows.numbers :] - self.rows.numbers]
         inside = (rank >= self.low[:count].to(rank)) & (rank < self.high[:count].to(rank))
         drawn = torch.cat([numbers, self.rows.hardened(inside.to(x.dtype))], dim=1)
         return torch.where(self.rows.spread(is_known[:, : self.rows.elements]) > 0, x, drawn)

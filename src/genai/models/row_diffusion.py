@@ -6,6 +6,7 @@ condition, or filled in, follows exactly from what is known.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -117,10 +118,11 @@ class RowDiffusion(Diffusion):
         """`missing` says the same of all numbers of a group."""
         rows = self.denoiser.rows
         firsts = [int((rows.element == i).nonzero()[0]) for i in range(rows.elements)]
-        return self.completed(x, (~missing[:, firsts]).to(x.dtype), request)
+        return self.completed(x, (~missing[:, firsts]).to(x.dtype), request, whole=True)
 
-    def completed(self, known: Tensor, is_known: Tensor, request: Request) -> Tensor:
-        """Rows drawn given their elements `is_known` (B, E); of the groups 1 at one number."""
+    def completed(self, known: Tensor, is_known: Tensor, request: Request, *, whole: bool = False) -> Tensor:
+        """Rows drawn given their elements `is_known` (B, E); of the groups 1 at one number. No category is missing
+        where they are `whole`."""
         levels, rows = self.grid(request.sampling), self.denoiser.rows
         conditions = self.denoiser.conditions
         told = conditions(conditions.filled(request.cond, request.count, request.device))
@@ -128,6 +130,9 @@ class RowDiffusion(Diffusion):
         def denoise(x: Tensor, sigma: float) -> Tensor:
             out = self.denoiser.outputs(x, x.new_full((len(x),), sigma), told, known, is_known)
             numbers, logs = rows.split(out)
+            if whole and rows.missing_at:
+                logs[:, rows.missing_at] = -math.inf
+                logs = rows.log_softmax(logs)
             return torch.cat([numbers, logs.exp()], dim=1)
 
         x = self.solved(denoise, levels[0] * request.noise(*self.spec.shape), levels, request)

@@ -40,6 +40,12 @@ class Rows(nn.Module):
         self.register_buffer("padding", padding, persistent=False)
         self.register_buffer("back", (~padding).flatten().nonzero()[:, 0], persistent=False)
         self.register_buffer("element", torch.tensor(element, dtype=torch.int64), persistent=False)
+        # Of categories that may be missing: the place of the 1 of those that are, among the numbers of groups.
+        self.missing_at = [
+            place.group.stop - 1 - self.numbers
+            for place in layout(spec.columns)
+            if place.number is None and place.group is not None and spec.columns[place.column].missing is not None
+        ]
         # Of numbers that may be missing: their place, and that of the 1 of those that are there.
         found = [place for place in layout(spec.columns) if place.number is not None and place.group is not None]
         self.may_lack = [place.number for place in found]

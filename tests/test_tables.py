@@ -226,6 +226,12 @@ def test_a_target_that_is_empty_somewhere_is_told_and_may_be_skipped(tmp_path: P
     assert len(data.train) == 30
 
 
+def test_a_target_of_one_class_is_refused(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", ["x", "y"], [[i / 2, "a"] for i in range(30)])
+    with pytest.raises(DataError, match="the target 'y' holds one class, 'a'"):
+        opened(path, predicts="target", target="y")
+
+
 def test_rows_of_groups_are_normalised_hardened_and_drawn_by_their_probabilities(tmp_path: Path) -> None:
     data = opened(mixed(tmp_path / "a.csv"), valid_fraction=0)
     rows, x = Rows(data.spec), data.train.fetch(torch.arange(400)).x

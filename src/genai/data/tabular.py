@@ -78,6 +78,10 @@ def build(sheet: Sheet, config: DataConfig, *, predicts: Predicts, seen_by: Seen
         sheet = _with_target(sheet, config, predicts)
     train_ids, valid_ids = _split_ids(sheet, config)
     columns = _columns(sheet, config, train_ids, predicts)
+    target = target_of(columns)
+    if predicts == "target" and target is not None and target.kind == "category" and len(target.values) < 2:
+        what = f"the target '{target.name}' holds one class, '{target.values[0][:40]}': there is nothing to tell apart"
+        raise DataError(what, path=sheet.path, fix="add rows of another, or type data.target=COLUMN for another")
     spec = _spec(columns, predicts)
     spec = replace(spec, num_samples=len(train_ids))
     notes = [*sheet.notes, *told(columns)]

@@ -29,10 +29,10 @@ demo: install  ## Train a GAN on real pictures of clothes (3 minutes), sample fr
 	@echo "Ten kinds of clothes, one in each row: $(RUN)/samples/demo/grid.png"
 
 test: lint  ## Lint, check types and run the tests (under 10 minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: lint  ## The same with the slow tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: install  ## Lint and check types
 	$(BIN)/ruff check .

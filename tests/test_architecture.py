@@ -36,7 +36,7 @@ LAYERS = [
         "device",
         "console",
     ],
-    ["nets", "optim", "muon", "solvers", "lettering", "metrics"],
+    ["nets", "optim", "searches", "muon", "solvers", "lettering", "metrics"],
     ["optim_table", "registry", "cpu"],
     ["contract", "schema", "faults", "signals", "job"],
     ["errors", "columns"],

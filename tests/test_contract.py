@@ -33,7 +33,7 @@ MODELS = [
     "gan data=penguins net.width=32 trainer.batch_size=30",
     "diffusion data=penguins net.width=32",
     "discriminative experiment=discriminative/logistic optim.max_iter=2",
-    "discriminative experiment=discriminative/kernel_svm model.num_features=100 optim.max_iter=2",
+    "discriminative experiment=discriminative/kernel_svm model.num_features=100 optim.max_iter=1",
     "diffusion net=dit net.width=32 net.layers=2 net.patch=2 model.objective=flow model.weighting=learned",
 ]
 SMALL = ["trainer.max_minutes=null", "trainer.max_steps=4", "trainer.save_every=2"]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize, rosen, rosen_der
 from torch import nn
 
 from genai import registry
@@ -15,6 +19,7 @@ from genai.muon import Muon, orthogonal
 from genai.optim import Ema, global_norm, lr_scale, pack_state, unpack_state
 from genai.optim_table import AdamConfig, AdamWConfig, LBFGSConfig, MuonConfig, SGDConfig
 from genai.schema import OptimConfig
+from genai.searches import LBFGS
 
 CONFIGS = {
     "adam": AdamConfig(name="adam", lr=0.01, betas=(0.5, 0.9)),
@@ -122,8 +127,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> N
 def build(name: str) -> tuple[nn.Module, torch.optim.Optimizer, dict[nn.Parameter, str]]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 1))
-    if name != "lbfgs":  # torch's L-BFGS views gradients as flat
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = registry.load(registry.find("optim", name).target)(model.parameters(), CONFIGS[name])
     return model, optimizer, {p: n for n, p in model.named_parameters()}
 
@@ -149,6 +153,43 @@ def test_packed_state_continues_bit_for_bit(name: str) -> None:
     forgetful.load_state_dict(weights)
     train(forgetful, fresh, range(5, 10))
     assert any(not torch.equal(v, forgetful.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def searched(loss: Callable[[torch.Tensor], torch.Tensor], start: list[float], **settings: float) -> tuple[Any, int]:
+    """Where L-BFGS ends, and how often it asked for the loss."""
+    x, asked = nn.Parameter(torch.tensor(start, dtype=torch.float64)), 0
+    optimizer = LBFGS([x], LBFGSConfig(name="lbfgs", lr=1.0, max_iter=500, **settings))  # type: ignore[arg-type]
+
+    def closure() -> torch.Tensor:
+        nonlocal asked
+        asked, x.grad = asked + 1, None
+        found = loss(x)
+        found.backward()
+        return found
+
+    optimizer.step(closure)
+    assert optimizer.stalled or float(x.grad.norm()) == 0  # type: ignore[union-attr]
+    return x.detach(), asked
+
+
+def test_lbfgs_finds_the_least_of_a_valley_as_scipy_does() -> None:
+    """Rosenbrock's, in ten dimensions, in no more evaluations."""
+
+    def valley(x: torch.Tensor) -> torch.Tensor:
+        return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
+
+    start = [-1.2, 1.0] * 5
+    peer = minimize(rosen, start, jac=rosen_der, method="L-BFGS-B", options={"maxcor": 20, "gtol": 1e-9, "ftol": 0})
+    found, asked = searched(valley, start)
+    np.testing.assert_allclose(found, peer.x, atol=1e-6)
+    assert asked < 1.5 * peer.nfev
+
+
+def test_lbfgs_finds_the_least_of_a_loss_with_edges_and_past_infinity() -> None:
+    found, _ = searched(lambda x: (x - torch.tensor([1.0, -2.0])).abs().sum() + 0.1 * x.square().sum(), [3.0, 3.0])
+    np.testing.assert_allclose(found, [1, -2], atol=1e-6)
+    found, _ = searched(lambda x: -x.log().sum() + x.sum(), [1e-3, 30.0])  # no number below 0
+    np.testing.assert_allclose(found, [1, 1], atol=1e-6)
 
 
 def test_state_of_a_missing_tensor_or_parameter_is_refused() -> None:

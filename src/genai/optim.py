@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genai.errors import CheckpointError, ConfigError
-from genai.optim_table import AdamConfig, AdamWConfig, LBFGSConfig, SGDConfig
+from genai.optim_table import AdamConfig, AdamWConfig, SGDConfig
 from genai.schema import OptimConfig
 
 # Fused Adam: one pass over the parameters (3.4 times faster on a CPU), and a step that a flag on the device skips.
@@ -46,19 +46,6 @@ def sgd(parameters: Iterable[nn.Parameter], config: SGDConfig) -> Optimizer:
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,
         foreach=True,
-    )
-
-
-def lbfgs(parameters: Iterable[nn.Parameter], config: LBFGSConfig) -> Optimizer:
-    """Liu and Nocedal, 1989, with a strong Wolfe line search."""
-    return torch.optim.LBFGS(
-        list(parameters),
-        lr=config.lr,
-        max_iter=config.max_iter,
-        history_size=config.history_size,
-        tolerance_grad=0.0,  # the trainer's grad_tolerance decides
-        tolerance_change=config.tolerance_change,
-        line_search_fn="strong_wolfe",
     )
 
 

@@ -43,12 +43,16 @@ class SGDConfig(OptimConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LBFGSConfig(OptimConfig):
-    """Full-batch quasi-Newton with a strong Wolfe line search; one step runs up to `max_iter` iterations."""
+class NewtonConfig(OptimConfig):
+    """Of full batches; one step runs up to `max_iter` iterations."""
 
     max_iter: Count = 20
-    history_size: Count = 10
     tolerance_change: NonNegative = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LBFGSConfig(NewtonConfig):
+    history_size: Count = 20
 
 
 _HERE = "genai.optim_table"
@@ -57,7 +61,6 @@ COMPONENTS = {
     "adamw": Component("genai.optim:adamw", "Adam with decoupled weight decay, fused", f"{_HERE}:AdamWConfig"),
     "muon": Component("genai.muon:Muon", "steps of matrices made orthogonal, Adam for the rest", f"{_HERE}:MuonConfig"),
     "sgd": Component("genai.optim:sgd", "stochastic gradient descent with momentum", f"{_HERE}:SGDConfig"),
-    "lbfgs": Component(
-        "genai.optim:lbfgs", "L-BFGS with a strong Wolfe line search, full batch", f"{_HERE}:LBFGSConfig"
-    ),
+    "lbfgs": Component("genai.searches:LBFGS", "L-BFGS with a line search, full batch", f"{_HERE}:LBFGSConfig"),
+    "newton": Component("genai.searches:Newton", "Newton's method for losses of squares", f"{_HERE}:NewtonConfig"),
 }

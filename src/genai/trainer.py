@@ -33,6 +33,7 @@ from genai.registry import find, load
 from genai.run import RunFolder
 from genai.run_info import Best
 from genai.schema import HIGHER_IS_BETTER, Config, plain, read
+from genai.searches import Searching
 from genai.signals import answered_by
 
 _SHOW_SECONDS = 0.5  # between readings of the speed for people
@@ -45,7 +46,7 @@ class Learner:
     child: nn.Module
     optimizer: Optimizer
     parameters: list[nn.Parameter]
-    searches: bool  # calls its closure several times (L-BFGS): not clipped, and trial points may be non-finite
+    searches: bool  # calls its closure several times (L-BFGS, Newton): not clipped, and trial points may be non-finite
     skips: bool  # leaves weights alone where a flag on the device says so
 
 
@@ -113,8 +114,6 @@ class Trainer:
                 raise ConfigError(f"{what}, trainer.batch_size is {self.batch_size}", fix="type trainer.batch_size=all")
             if settings.ema_half_life_samples is not None and runtime.main:
                 console.warn(f"optim={config.optim.name} keeps no moving average: it ends at its best point")
-            # torch's L-BFGS views gradients as flat.
-            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         half_life = None if searches else settings.ema_half_life_samples
         self.ema = None
         if half_life is not None:
@@ -135,7 +134,9 @@ class Trainer:
         optimizer = load(find("optim", self.config.optim.name).target)(parameters, self.config.optim)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-        searches = isinstance(optimizer, torch.optim.LBFGS)
+        searches = isinstance(optimizer, Searching)
+        if isinstance(optimizer, Searching):
+            optimizer.tolerance_grad = self.settings.grad_tolerance or 0.0
         return Learner(child, optimizer, parameters, searches, bool(optimizer.defaults.get("fused")))
 
     @property
@@ -309,6 +310,9 @@ class Trainer:
         return bool(self._signal) or self.budget.used_up(self.state) or self._converged()
 
     def _converged(self) -> bool:
+        optimizers = [learner.optimizer for learner in self.learners.values()]
+        if all(isinstance(optimizer, Searching) and optimizer.stalled for optimizer in optimizers):
+            return True
         tolerance, norms = self.settings.grad_tolerance, self._gradient_norms
         return tolerance is not None and bool(norms) and all(float(norm) < tolerance for norm in norms.values())
 

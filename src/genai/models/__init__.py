@@ -125,6 +125,6 @@ class DiscriminativeConfig(ModelConfig):
     hinge: Literal["squared", "plain"] = "squared"  # of support vector machines: what a margin is missed by
     epsilon: NonNegative = 0.1  # of those that predict a number: how far off costs nothing, in its own unit
     standardise: bool = True  # of machines: inputs get a mean of 0 and a deviation of 1
-    features: Literal["nystroem", "random"] = "nystroem"  # of a kernel
-    num_features: Count | Literal["auto"] = "auto"  # auto: a landmark for each row, 5,000 at most
+    features: Literal["auto", "exact", "nystroem", "random"] = "auto"  # of a kernel; auto: exact up to 5,000 rows
+    num_features: Count | Literal["auto"] = "auto"  # of the other two; auto: of as many rows all, else 1,000
     gamma: Positive | Literal["scale"] = "scale"  # of exp(-gamma d^2); scale: 1 / (values * their variance)

@@ -6,21 +6,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from genai.contract import Batch, Model, Request, Spec, Terms, Update
 from genai.errors import ConfigError
-from genai.models import DiscriminativeConfig, augment
+from genai.models import DiscriminativeConfig, augment, machines
 from genai.models.targets import Classes, Numbers
 from genai.nets.family import family
-from genai.nets.kernels import Nystroem, RandomFourier, Standardised
+from genai.nets.kernels import Exact, Nystroem, RandomFourier, Standardised
 from genai.schema import NetConfig
 
-_MOST_LANDMARKS = 5000  # of an exact kernel machine: its factor has as many rows and columns
+_MOST_ROWS = 5000  # of a kernel of all with all
+_FEATURES = 1000  # of a kernel with more rows
 _AT_ONCE = 4096  # rows
-_MOST_KEPT = 1 << 26  # numbers
+_MOST_KEPT = 1 << 27  # numbers
 
 
 def augmented(kinds: Sequence[str], x: Tensor) -> Tensor:
@@ -58,7 +60,8 @@ class Discriminative(Model):
             self.predictor = head = nn.Linear(self.inputs.features, outputs)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-        self._kept: Tensor | None = None  # training inputs as the predictor sees them, where that is no network
+        self._kept: tuple[Tensor, Tensor] | None = None  # of a machine: training rows as it sees them, their targets
+        self._scores: Tensor | None = None  # of the rows that a loss was last asked of
         self.probable, self.stop_metric = self.target.probable, self.target.stop_metric
         self.quantiles = self.target.levels
 
@@ -73,27 +76,70 @@ class Discriminative(Model):
         config, rows = self.config, self.spec.num_samples
         if config.kind != "kernel_svm":
             return Standardised(values, scaled=config.standardise)
-        most = min(rows, _MOST_LANDMARKS) if config.num_features == "auto" else config.num_features
+        settings: dict[str, Any] = {"scaled": config.standardise, "gamma": config.gamma}
+        most, few = config.num_features, rows <= _MOST_ROWS
+        if config.features == "exact" and (most != "auto" or not few):
+            what = f"model.features=exact compares with each of {rows:,} rows"
+            told = f", {_MOST_ROWS:,} are the most" if not few else ", of which model.num_features names some"
+            raise ConfigError(what + told, fix="type model.features=nystroem, or model.features=random")
+        if config.features == "exact" or (config.features == "auto" and most == "auto" and few and self.target.squared):
+            return Exact(values, **settings, features=rows)
+        if most == "auto":
+            most = rows if few else _FEATURES
         if config.features == "random":
-            return RandomFourier(values, scaled=config.standardise, features=most, gamma=config.gamma)
+            return RandomFourier(values, **settings, features=most)
         if most > rows:
             what = f"model.num_features={most:,} rows cannot be chosen among {rows:,}"
             raise ConfigError(what, fix=f"type model.num_features={rows}")
-        return Nystroem(values, scaled=config.standardise, features=most, gamma=config.gamma)
+        return Nystroem(values, **settings, features=most)
 
     def prepare(self, fetch: Callable[[Tensor], Batch], count: int, seed: int) -> None:
         """The scale of the inputs, and what a kernel compares with, from the `count` training samples."""
-        if not isinstance(self.inputs, Standardised):
+        inputs = self.inputs
+        if not isinstance(inputs, Standardised):
             return
-        rows = torch.cat(
-            [fetch(part).cond["input"].flatten(1).double() for part in torch.arange(count).split(_AT_ONCE)]
-        )
-        self.inputs.prepare(rows, torch.Generator().manual_seed(seed))
-        if count * self.inputs.features <= _MOST_KEPT:
-            parts = rows.to(self.head.weight.dtype).split(_AT_ONCE)
-            self._kept = torch.cat([self.inputs(part) for part in parts])
+        batches = [fetch(part) for part in torch.arange(count).split(_AT_ONCE)]
+        rows = torch.cat([batch.cond["input"].flatten(1).double() for batch in batches])
+        inputs.prepare(rows, torch.Generator().manual_seed(seed))
+        if count * inputs.features <= _MOST_KEPT:
+            dtype, targets = self.head.weight.dtype, torch.cat([batch.x for batch in batches])
+            seen = [inputs(part) for part in rows.to(dtype).split(_AT_ONCE)]
+            self._kept = (
+                torch.cat(seen) if len(seen) > 1 else seen[0],
+                targets.to(dtype) if targets.is_floating_point() else targets,
+            )
+            if isinstance(inputs, Exact) and self.target.squared:
+                self._begin()
+
+    @torch.no_grad()
+    def _begin(self) -> None:
+        """The weights of every ninth, then of every third row, from which few steps are left to those of all."""
+        assert self._kept is not None
+        kernel, targets = self._kept
+        for stride in (9, 3):
+            chosen = torch.arange(0, len(kernel), stride)
+            part = kernel[chosen[:, None], chosen]
+            for _ in range(4):
+                scores = part @ self.head.weight[:, chosen].T + self.head.bias
+                self.head.weight[:, chosen], self.head.bias[:] = self._least(part, targets[chosen], scores)
+
+    def _least(self, rows: Tensor, targets: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and biases for which the squares are least that rows with these scores cost."""
+        wanted, share, strength = self.target.squares(scores, targets)
+        return machines.least(rows, wanted, share, strength, self.head.bias, kernel=isinstance(self.inputs, Exact))
+
+    @torch.no_grad()
+    def _step(self) -> list[Tensor]:
+        """Newton's, of the weights and of the biases."""
+        assert self._kept is not None
+        rows, targets = self._kept
+        scores = self._scores if self._scores is not None and len(self._scores) == len(rows) else self.predictor(rows)
+        weight, bias = self._least(rows, targets, scores)
+        return [weight - self.head.weight, bias - self.head.bias]
 
     def updates(self) -> Sequence[Update]:
+        if self._kept is not None and self.target.squared:
+            self.head.weight.newton = self._step  # type: ignore[attr-defined]
         return [Update(trains="predictor", loss=lambda batch, samples: self.objective(batch))]
 
     def scores(self, x: Tensor) -> Tensor:
@@ -101,17 +147,32 @@ class Discriminative(Model):
         return self.predictor(self.inputs(x.flatten(1)) if isinstance(self.inputs, Standardised) else x)
 
     def objective(self, batch: Batch) -> Terms:
-        config, kept = self.config, self._kept
-        x = batch.cond["input"]
+        config, x, y = self.config, batch.cond["input"], batch.x
         if config.augment and self.training:
             x = augmented(config.augment, x)
-        scores = self.scores(x) if kept is None else self.predictor(kept[batch.index])
-        scores = _precise(scores)
-        terms = {"loss": self.target.losses(scores, batch.x).mean(), **self.target.seen(scores.detach(), batch.x)}
-        if config.kind != "network":
-            penalty = self.head.weight.square().sum() / (2 * self.target.C * max(1, self.spec.num_samples))
-            terms["loss"] = terms["loss"] + penalty
-        return terms
+        if self._kept is None:
+            scores = _precise(self.scores(x))
+        else:
+            rows, targets = self._kept  # all of them, whose order does not matter
+            if len(batch) < len(rows):
+                rows, targets = rows[batch.index], y
+            scores, y = self.predictor(rows), targets
+            self._scores = scores.detach()
+        loss = self.target.losses(scores, y).mean()
+        if config.kind == "network":
+            return {"loss": loss, **self.target.seen(scores.detach(), y)}
+        # A machine's accuracy is left to evaluation: it takes a third of the time of such a step.
+        return {"loss": loss + self._squared_norm(scores) / (2 * self.target.C * max(1, self.spec.num_samples))}
+
+    def _squared_norm(self, scores: Tensor) -> Tensor:
+        """Of the weights; of sums of kernels that of the functions, by the scores of all rows where they are known."""
+        weight, bias, inputs = self.head.weight, self.head.bias, self.inputs
+        if not isinstance(inputs, Exact):
+            return weight.square().sum()
+        if self._kept is not None and len(scores) == len(self._kept[0]):
+            return ((scores - bias) * weight.T).sum()
+        kernel = inputs.gram() if self._kept is None else self._kept[0]
+        return (weight @ kernel * weight).sum()
 
     def evaluate(self, batch: Batch) -> Terms:
         return self.target.evaluate(_precise(self.scores(batch.cond["input"])), batch.x)

@@ -29,7 +29,7 @@ class Classes(nn.Module):
             raise ConfigError(what, fix="leave it out")
         self.outputs = 1 if spec.classes == 2 else spec.classes
         self.probable = config.kind in ("network", "logistic")
-        self.squared, self.smoothing = config.hinge == "squared", config.label_smoothing
+        self.squared, self.smoothing = config.hinge == "squared" and not self.probable, config.label_smoothing
         self.stop_metric = "nll_nats" if self.probable else "hinge_loss"
         self.C = config.C
         self.levels: tuple[float, ...] = ()
@@ -39,15 +39,28 @@ class Classes(nn.Module):
         return self._losses(scores, y, self.smoothing)
 
     def _losses(self, scores: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-        two = scores.shape[1] == 1
         if self.probable:
-            if two:
+            if scores.shape[1] == 1:
                 wanted = (y.to(scores.dtype) * (1 - smoothing) + smoothing / 2)[:, None]
                 return F.binary_cross_entropy_with_logits(scores, wanted, reduction="none").squeeze(1)
+            if (
+                scores.dtype == torch.float64 and not smoothing
+            ):  # the same; by rows a softmax of few classes is slow in it
+                return F.nll_loss(F.log_softmax(scores.T, 0).T, y, reduction="none")
             return F.cross_entropy(scores, y, reduction="none", label_smoothing=smoothing)
-        side = 2 * (y[:, None] if two else F.one_hot(y, scores.shape[1])).to(scores.dtype) - 1  # one against the rest
-        missing = F.relu(1 - side * scores)
+        missing = F.relu(1 - self._side(scores, y) * scores)
         return (missing.square() if self.squared else missing).sum(1)
+
+    def squares(self, scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
+        """The squares that are `losses`: which scores (B, outputs) they are least for, which of them count (1, else 0),
+        and C times their second derivative."""
+        side = self._side(scores, y)
+        return side, (side * scores < 1).to(scores.dtype), 2 * self.C
+
+    def _side(self, scores: Tensor, y: Tensor) -> Tensor:
+        """1 of its own class, -1 of the rest."""
+        own = y[:, None] if scores.shape[1] == 1 else F.one_hot(y, scores.shape[1])
+        return 2 * own.to(scores.dtype) - 1
 
     def seen(self, scores: Tensor, y: Tensor) -> Terms:
         """What training is logged with."""
@@ -86,9 +99,10 @@ class Numbers(nn.Module):
             what = f"model.label_smoothing is of classes, {name} is a number"
             raise ConfigError(what, fix="type model.label_smoothing=0")
         self.kind = config.loss if config.kind == "network" else "ridge" if config.kind == "ridge" else "margin"
-        self.unit, self.squared = spec.scale[0], config.hinge == "squared"
-        self.margin = config.epsilon / self.unit
-        self.C = config.C if self.squared or self.kind == "ridge" else config.C / self.unit
+        self.unit = spec.scale[0]
+        self.margin = config.epsilon / self.unit if self.kind == "margin" else 0.0
+        self.squared = self.kind == "ridge" or (self.kind == "margin" and config.hinge == "squared")
+        self.C = config.C if self.squared else config.C / self.unit
         levels = self.levels = config.quantiles if self.kind == "quantile" else ()
         if self.kind == "quantile" and (not levels or list(levels) != sorted(set(levels))):
             what = f"model.quantiles={list(levels)} do not rise from one to the next"
@@ -107,6 +121,12 @@ class Numbers(nn.Module):
             missing = F.relu(rest.abs() - self.margin)
             return missing.square() if self.squared else missing
         return rest.square() / 2 if self.kind == "ridge" else rest.square()
+
+    def squares(self, scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
+        """As those of classes."""
+        rest = y[:, None] - scores
+        wanted = y[:, None] - self.margin * rest.sign()
+        return wanted, (rest.abs() >= self.margin).to(scores.dtype), (1 if self.kind == "ridge" else 2) * self.C
 
     def _pinball(self, scores: Tensor, y: Tensor) -> Tensor:
         """Koenker & Bassett 1978."""

@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-_JITTER = 1e-10  # on the diagonal of a kernel's matrix, relative to its 1, so that it has a factor
+# On the diagonal of a kernel's matrix, relative to its 1, so that it has a factor; what lies below it is rounding.
+_JITTER = {torch.float64: 1e-10, torch.float32: 1e-6}
 
 
 class Standardised(nn.Module):
@@ -52,6 +53,41 @@ class _Kernel(Standardised):
         return seen
 
 
+def gaussian(x: Tensor, y: Tensor, gamma: Tensor) -> Tensor:
+    """(B, values), (N, values) -> (B, N)."""
+    lengths = x.square().sum(1)[:, None] + y.square().sum(1)
+    return torch.addmm(lengths, x, y.T, alpha=-2).clamp_(min=0).mul_(-gamma).exp_()
+
+
+def factor_of(matrix: Tensor) -> Tensor:
+    """Cholesky's lower factor of a symmetric matrix, with as much more on the diagonal as that takes."""
+    more = torch.finfo(matrix.dtype).eps * matrix.diagonal().mean()
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    while failed:  # rows that are there twice, or a kernel that is rounded
+        more = 10 * more
+        factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag(more.expand(len(matrix))))
+    return factor
+
+
+class Exact(_Kernel):
+    """The kernel itself with every training row: functions are sums of these, their norms those of the kernel."""
+
+    landmarks: Tensor
+
+    def __init__(self, values: int, *, scaled: bool, features: int, gamma: float | Literal["scale"]) -> None:
+        super().__init__(values, scaled=scaled, features=features, gamma=gamma)
+        self.register_buffer("landmarks", torch.zeros(features, values))
+
+    def prepare(self, rows: Tensor, generator: torch.Generator) -> None:
+        self.landmarks.copy_(self._scaled(rows, generator))
+
+    def gram(self) -> Tensor:
+        return gaussian(self.landmarks, self.landmarks, self.gamma)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gaussian(super().forward(x), self.landmarks, self.gamma)
+
+
 class Nystroem(_Kernel):
     """Features whose products are the kernel of any row with the chosen ones. With all rows it is exact."""
 
@@ -67,20 +103,13 @@ class Nystroem(_Kernel):
         seen = self._scaled(rows, generator)
         chosen = torch.randperm(len(seen), generator=generator)[: self.features]
         self.landmarks.copy_(seen[chosen.to(seen.device)])
-        matrix = self._kernel(self.landmarks.double(), self.landmarks.double())
-        jitter = _JITTER
-        while True:
-            factor, failed = torch.linalg.cholesky_ex(matrix + jitter * torch.eye(len(matrix)).to(matrix))
-            if not failed:
-                break
-            jitter *= 10  # rows that are there twice
-        self.factor.copy_(factor)
-
-    def _kernel(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.exp(-self.gamma.to(x) * torch.cdist(x, y).square())
+        double = self.landmarks.double()
+        matrix = gaussian(double, double, self.gamma.double())
+        matrix.diagonal().add_(_JITTER[self.factor.dtype])
+        self.factor.copy_(factor_of(matrix))
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = self._kernel(super().forward(x), self.landmarks)
+        kernel = gaussian(super().forward(x), self.landmarks, self.gamma)
         return torch.linalg.solve_triangular(self.factor, kernel.T, upper=False).T
 
 

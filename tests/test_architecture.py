@@ -19,7 +19,17 @@ LAYERS = [
     ["training", "samples"],
     ["trainer"],
     ["evaluation"],
-    ["sampler", "text_samples", "writers", "table_files", "table_tasks", "predictions", "spectrogram", "tunes"],
+    [
+        "sampler",
+        "text_samples",
+        "writers",
+        "table_files",
+        "table_tasks",
+        "predictions",
+        "recommendations",
+        "spectrogram",
+        "tunes",
+    ],
     ["factory", "budget", "launch", "meters", "health"],
     ["config", "search_path", "settings", "overrides"],
     [

@@ -26,6 +26,7 @@ from genai.signals import held_back
 
 if TYPE_CHECKING:
     from genai.factory import Trained
+    from genai.samples import Asked
 
 _FORMATS = ("files", "npz")
 Reference = str | Path | RunFolder | None  # a run or checkpoint folder, @last, @best:METRIC, part of a name, a run
@@ -144,42 +145,57 @@ def sample(
             if trained.model.predicts == "data":
                 raise ConfigError("this model predicts nothing, it draws samples", fix="leave out --task predict")
             refused = {"--label": labels, "--prompt": prompts, f"--task {task}": None if task == "predict" else task}
+            if trained.spec.modality == "ratings":
+                del refused["--label"]
             for flag, value in refused.items():
                 if value is not None:
                     raise ConfigError(f"{flag} says nothing to a model that predicts", fix="leave it out")
-            return _predict(trained, folder, input, count, sampling, console)
+            return _predict(trained, folder, asked, sampling, console)
         samples.write(trained, asked, sampling, folder, console)
     return folder
 
 
-def _predict(
-    trained: Trained,
-    folder: Path,
-    input: str | Path | None,
-    count: int | None,
-    sampling: SamplingConfig,
-    console: Console,
-) -> Path:
-    """Writes predictions.csv for the held-out data of the run, or for what is at a path."""
-    from genai import predictions, writers
+def _predict(trained: Trained, folder: Path, asked: Asked, sampling: SamplingConfig, console: Console) -> Path:
+    """Writes predictions.csv for the held-out data of the run, for what is at a path, or for named users."""
+    from genai import predictions, recommendations, writers
     from genai.factory import check_sampling
     from genai.samples import split_of
 
     began = time.monotonic()
     console.note(f"device: {trained.runtime}")
     check_sampling(trained.model, sampling)
-    split = split_of(trained, None if input is None else Path(input), console)
-    found = predictions.answers(trained.model, split, trained.runtime, sampling, count)
-    writers.clear(folder)
-    files = predictions.write(folder, found, split.file_of)
+    count, labels = asked.count, asked.labels
+    if labels is not None and asked.input is not None:
+        raise ConfigError("--label and --input both name users", fix="leave one of them out")
+    split = None if labels is not None else split_of(trained, asked.input, console)
+    about: dict[str, Any] = {}
+    if trained.spec.modality == "ratings":
+        if split is None:
+            recommended = recommendations.for_labels(trained, labels or (), count, sampling)
+        else:
+            recommended = recommendations.for_split(trained, split, count, sampling)
+        writers.clear(folder)
+        files, number = recommendations.write(folder, recommended, trained.spec), len(recommended)
+        recommendations.show(recommended, trained.spec, console)
+    else:
+        assert split is not None
+        found = predictions.answers(trained.model, split, trained.runtime, sampling, count)
+        writers.clear(folder)
+        files, number = predictions.write(folder, found, split.file_of), len(found)
+        about = {"names": list(found.names)}
     record = {
         "run": trained.config.model.name if trained.run is None else trained.run.info.name,
         "model": trained.config.model.name,
         "step": trained.checkpoint.step,
         "checkpoint_sha256": trained.checkpoint.sha256,
-        "count": len(found),
-        "options": {"count": count, "task": "predict", "input": None if input is None else str(input)},
-        "names": list(found.names),
+        "count": number,
+        "options": {
+            "count": count,
+            "label": labels,
+            "task": "predict",
+            "input": None if asked.input is None else str(asked.input),
+        },
+        **about,
         "files": files,
         "seconds": round(time.monotonic() - began, 3),
     }
@@ -261,7 +277,7 @@ def evaluate(
         answers = None
         if trained.model.predicts == "data" and trained.model.draws and trained.output.modality == "table":
             figures |= table_tasks.figures(trained, data, sampling, seed=trained.config.seed)
-        if trained.model.predicts == "target" and data.valid is not None:
+        if trained.model.predicts == "target" and data.valid is not None and trained.spec.modality != "ratings":
             answers = predictions.answers(trained.model, data.valid, runtime, sampling)
             figures |= answers.figures()
     measured: dict[str, Any] = {

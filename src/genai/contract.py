@@ -25,14 +25,15 @@ class Spec:
     """What one thing is. Data states it, nets are built from it, checkpoints keep it.
 
     A real x is (C, H, W) for images, (C, T, H, W) for video, (C, T) for audio, (D,) for points, and for table rows as
-    `genai.columns` lays them out; () for a number that is predicted. A token x is (T,) ids, or () for one label. Models
-    see real values scaled to about unit size: data units are `x * scale + offset`, with scale and offset given per
-    channel (first axis) or once for all; those of tables the columns say.
+    `genai.columns` lays them out; () for a number that is predicted. A token x is (T,) ids, or () for one label; of
+    ratings the items of a user, filled up with -1. Models see real values scaled to about unit size: data units are
+    `x * scale + offset`, with scale and offset given per channel (first axis) or once for all; those of tables the
+    columns say.
     """
 
     kind: Literal["real", "token"]
     shape: tuple[int, ...]
-    modality: Literal["image", "video", "audio", "points", "table", "text", "label", "value", "latent"]
+    modality: Literal["image", "video", "audio", "points", "table", "text", "label", "value", "ratings", "latent"]
     vocab: int = 0
     classes: int = 0
     names: tuple[str, ...] = ()
@@ -44,6 +45,8 @@ class Spec:
     sample_rate: int = 0  # of audio, values a second
     num_samples: int = 0  # that training learns from; 0: unknown
     columns: tuple[Column, ...] = ()  # of tables, and of what is predicted from them
+    titles: tuple[str, ...] = ()  # of the items of ratings, whose names are their ids
+    features: tuple[tuple[int, ...], ...] = ()  # of each of them, by number, what is known of it
     first_stage: str = ""  # of latents: sha256 of the weights that make them
     tokenizer: str = ""  # of text: all that makes ids of it, as `genai.data.tokens` writes it
     opening: tuple[int, ...] = ()  # of text: what a sample without a prompt follows on
@@ -60,7 +63,9 @@ class Spec:
     @property
     def num_predicted(self) -> int:
         """Ids of a sample that are predicted: of a window of text all but the first; 0 where it is none of ids."""
-        return math.prod(self.shape) - (self.modality == "text") if self.kind == "token" and self.shape else 0
+        if self.kind != "token" or not self.shape or self.modality == "ratings":
+            return 0
+        return math.prod(self.shape) - (self.modality == "text")
 
     def told(self, *names: str) -> Spec:
         """The same with no other conditions than these."""
@@ -206,7 +211,8 @@ class Model(nn.Module, ABC):
     draws: bool = True  # False: what comes out of it is made from inputs
     sampling_keys: ClassVar[frozenset[str]] = frozenset()  # settings of sampling that it goes by
     weights_go_by: ClassVar[frozenset[str]] = frozenset()  # its settings that say what its weights mean
-    stop_metric: str | None = None  # held-out term that says which checkpoint is best; lower is better
+    stop_metric: str | None = None  # held-out term that says which checkpoint is best: the lowest, or the highest of
+    # those in schema.HIGHER_IS_BETTER
     spec: Spec  # what it models; its cond are what `draw` is to be given
     may_lack: frozenset[str] = frozenset()  # those of them that a sample may go without
 

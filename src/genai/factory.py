@@ -102,7 +102,7 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> 
     all of it. The set of the training at another path is still that set."""
     units = trained.spec if trained.codec is None else trained.codec.spec
     # Pictures of any size and colours are brought to what it learned, as sounds of any rate and length are, and clips.
-    if another and units.seen.modality == "table":  # whatever its columns hold
+    if another and (units.modality == "ratings" or units.seen.modality == "table"):  # whatever its columns hold
         config = replace(config, data=replace(config.data, drop=config.data.drop or ()))
     modality = (
         modality_of(

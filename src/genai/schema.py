@@ -24,7 +24,10 @@ PathText = NewType("PathText", str)  # a path: never parsed by Hydra's grammar
 
 
 HIGHER_IS_BETTER = frozenset(
-    ["accuracy", "r2", "auc", "ndcg_at_10", "hit_rate_at_10", "precision", "recall", "density", "coverage"]
+    [
+        *("accuracy", "r2", "auc", "precision", "recall", "density", "coverage"),
+        *("ndcg_at_10", "hit_rate_at_10", "recall_at_10", "coverage_at_10"),
+    ]
 )  # held-out metrics; all others are better when lower
 
 
@@ -247,6 +250,8 @@ class DataConfig:
     drop: tuple[str, ...] | None = None  # columns of a table that are left out
     categories: tuple[str, ...] | None = None  # columns of a table whose numbers stand for kinds of things
     given: str | tuple[str, ...] | None = None  # columns or keys whose values a text answers to
+    items: PathText | None = None  # of ratings: a table of the items, with titles and what else is known of them
+    min_rating: float | None = None  # of ratings: lower ones are left out; null: every row counts
     valid_fraction: Annotated[float, Range(low=0, high=0.9)] = 0.1  # held out where the set has no test split
     split_seed: Natural = 0
     workers: Natural = 0  # processes that read a set too large for memory

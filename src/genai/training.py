@@ -229,6 +229,8 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Trainer, console: 
     if data.spec.modality == "text":
         shape = f"in windows of {data.spec.num_predicted} ids"
     classes = f"{data.spec.label_classes or data.spec.classes or 'no'} classes"
+    if data.spec.modality == "ratings":
+        shape, classes = "of users", f"{data.spec.classes:,} items"
     if data.spec.prompt_length:
         classes += f", captions of up to {data.spec.prompt_length} bytes"
     changes = [{**plain(change), "step": trainer.state.step} for change in plan.changes]

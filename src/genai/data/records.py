@@ -32,6 +32,25 @@ _TEXT_NAMES = (
 )  # fmt: skip
 
 
+# That common sets give to the columns of ratings, without blanks and hyphens.
+_USERS = (
+    "userid", "user", "uid", "username", "customerid", "customer", "memberid", "member", "visitorid", "reviewerid",
+    "用户id", "用户编号", "用户", "用户名",
+)  # fmt: skip
+_ITEMS = (
+    "itemid", "item", "iid", "movieid", "movie", "productid", "product", "bookid", "book", "isbn", "asin", "songid",
+    "song", "trackid", "track", "artistid", "artist", "商品id", "商品编号", "商品", "物品id", "物品", "电影id", "电影",
+)  # fmt: skip
+_RATINGS = ("rating", "score", "stars", "评分")
+_WITHOUT = str.maketrans("", "", " _-")
+
+
+class RatingColumns(NamedTuple):
+    user: str
+    item: str
+    rating: str | None
+
+
 class Opened(NamedTuple):
     size: int
     read: Callable[[int], Record]  # by number; raises DataError for one that cannot be used
@@ -271,6 +290,8 @@ def are_texts(records: Records) -> bool:
     prose = [name for name in able if _holds_prose(records, name)]
     if _by_name(able) or dialogue_of(records):
         return True
+    if rating_columns(records.columns) is not None:
+        return False
     return len(prose) == 1 and not any(_holds_fractions(records, name) for name in records.columns)
 
 
@@ -278,6 +299,22 @@ def dialogue_of(records: Records) -> tuple[str, ...]:
     """The columns of conversations; empty where there are none."""
     first = next(iter(records.first), {})
     return next((keys for keys in (("messages",), ("prompt", "response")) if set(keys) <= first.keys()), ())
+
+
+def rating_columns(columns: Sequence[str]) -> RatingColumns | None:
+    """The columns of a table of who had what, by their names; None where it is none."""
+    user, item = named(columns, _USERS), item_column(columns)
+    return None if user is None or item is None else RatingColumns(user, item, named(columns, _RATINGS))
+
+
+def item_column(columns: Sequence[str]) -> str | None:
+    return named(columns, _ITEMS)
+
+
+def named(columns: Sequence[str], names: Sequence[str]) -> str | None:
+    """The column that has the first of these names, in whatever case and with a type behind a colon."""
+    plain = {column.split(":")[0].casefold().translate(_WITHOUT): column for column in reversed(columns)}
+    return next((plain[name] for name in names if name in plain), None)
 
 
 def _by_name(columns: Sequence[str]) -> str | None:

@@ -30,14 +30,15 @@ NOUNS = {
 }  # by modality
 _OF_COLUMNS = ("field", "given")
 _OF_TEXT = ("tokens", "vocab_size", "context", "documents", *_OF_COLUMNS)
-_OF_TABLES = ("target", "drop", "categories")
+_OF_RATINGS = ("items", "min_rating")
+_OF_TABLES = ("target", "drop", "categories", *_OF_RATINGS)
 FOREIGN = {  # settings that say nothing of such data
     "image": ("frames", "seconds", "sample_rate", *_OF_TEXT, *_OF_TABLES),
     "video": ("seconds", "sample_rate", *_OF_TEXT, *_OF_TABLES),
     "audio": ("size", "frames", *_OF_TEXT, *_OF_TABLES),
     "points": ("size", "channels", "frames", "seconds", "sample_rate", *_OF_TEXT, *_OF_TABLES),
     "table": ("size", "channels", "frames", "seconds", "sample_rate", *_OF_TEXT),
-    "text": ("size", "channels", "frames", "seconds", "sample_rate", "drop", "categories"),
+    "text": ("size", "channels", "frames", "seconds", "sample_rate", "drop", "categories", *_OF_RATINGS),
 }
 _CHANNELS = {"image": (1, 3), "video": (1, 3), "audio": (1, 2)}
 BETWEEN = "\0"  # between documents of a text, as a part of its own; no text holds one
@@ -211,7 +212,7 @@ class Split(Protocol):
     """The training or the held-out samples, in model units."""
 
     streams: bool  # read when asked for, with indices on the CPU
-    file_of: Callable[[int], str] | None  # where a sample comes from, of those that are files
+    file_of: Callable[[int], str] | None  # where a sample comes from, of those that are files; of ratings, whose it is
 
     def __len__(self) -> int: ...
 
@@ -271,11 +272,12 @@ def open_data(
     tokenizer: str = "",
 ) -> Dataset:
     """The set split for training, text by a tokenizer that is there already or by one that is learned from it. With
-    predicts="target" x is the label and cond["input"] what it is read from.
+    predicts="target" x is the label and cond["input"] what it is read from; of a table of users and items, without
+    data.target, the items of a user and the user.
 
     Raises DataError for what cannot be read and where there are no labels to predict.
     """
-    from genai.data import tabular, texts
+    from genai.data import ratings, tabular, texts
     from genai.data.sheet import Sheet
     from genai.data.split import build
 
@@ -287,6 +289,8 @@ def open_data(
     if isinstance(opened, Corpus):
         return texts.build(opened, config, seen_by=seen_by, tokenizer=tokenizer)
     if isinstance(opened, Sheet):
+        if predicts == "target" and (found := ratings.columns_of(opened, config, seen_by)) is not None:
+            return ratings.build(opened, found, config, seen_by=seen_by)
         return tabular.build(opened, config, predicts=predicts, seen_by=seen_by)
     return build(opened, config, predicts=predicts, seen_by=seen_by)
 

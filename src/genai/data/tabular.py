@@ -69,6 +69,9 @@ def build(sheet: Sheet, config: DataConfig, *, predicts: Predicts, seen_by: Seen
         what = "the table has one row, of which nothing can be learned"
         raise DataError(what, path=sheet.path, fix="give data.path a table with more rows")
     sheet = _without(sheet, config)
+    if typed := [f"data.{key}" for key in ("items", "min_rating") if getattr(config, key) is not None]:
+        what = f"{typed[0]} is of ratings, which have a column user and a column item and are learned by a model that"
+        raise DataError(f"{what} predicts", path=sheet.path, fix=f"type {typed[0]}=null, or name the columns so")
     if predicts == "target" and config.target is None:
         held = ", ".join(sheet.columns)
         what = f"which column is predicted is not said, the columns are {held[:120]}{'...' * (len(held) > 120)}"

@@ -116,7 +116,9 @@ class CopulaConfig(ModelConfig):
 @dataclass(frozen=True, kw_only=True)
 class DiscriminativeConfig(ModelConfig):
     kind: Literal["network", "logistic", "linear_svm", "ridge", "svr", "kernel_svm"] = "network"
-    loss: Literal["mse", "huber", "quantile"] = "mse"  # of a network that predicts a number
+    loss: Literal["mse", "huber", "quantile", "softmax", "bpr"] = (
+        "mse"  # of a network that predicts a number, of ratings
+    )
     quantiles: tuple[Annotated[float, Range(low=0, high=1, above=True)], ...] = (0.1, 0.5, 0.9)  # of that loss
     dropout: Fraction = 0.0  # of a network's features
     label_smoothing: Fraction = 0.0
@@ -128,3 +130,8 @@ class DiscriminativeConfig(ModelConfig):
     features: Literal["auto", "exact", "nystroem", "random"] = "auto"  # of a kernel; auto: exact up to 5,000 rows
     num_features: Count | Literal["auto"] = "auto"  # of the other two; auto: of as many rows all, else 1,000
     gamma: Positive | Literal["scale"] = "scale"  # of exp(-gamma d^2); scale: 1 / (values * their variance)
+    factors: Count = 64  # of ratings: numbers that an item becomes
+    penalty: NonNegative | Literal["auto"] = "auto"  # of what one item says of another; auto: the loss's
+    left_out: Annotated[float, Range(low=0, high=0.95)] | Literal["auto"] = "auto"  # share of what was had, on average
+    equalise: Fraction = 0.5  # a user weighs (items had)^-equalise
+    item_features: bool = True  # what data.items tells of items is learned, too

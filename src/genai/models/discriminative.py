@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from genai.contract import Batch, Model, Request, Spec, Terms, Update
 from genai.errors import ConfigError
 from genai.models import DiscriminativeConfig, augment, machines
+from genai.models.recommender import Recommender
 from genai.models.targets import Classes, Numbers
 from genai.nets.family import family
 from genai.nets.kernels import Exact, Nystroem, RandomFourier, Standardised
@@ -38,6 +39,10 @@ class Discriminative(Model):
     et al. 2008); here it is divided by C and the number of rows."""
 
     predicts = "target"
+
+    @classmethod
+    def suited(cls, spec: Spec) -> type[Model]:
+        return Recommender if spec.modality == "ratings" else cls
 
     def __init__(self, *, spec: Spec, config: DiscriminativeConfig, net: NetConfig) -> None:
         super().__init__()

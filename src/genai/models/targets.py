@@ -25,7 +25,7 @@ class Classes(nn.Module):
             what = f"model.kind={config.kind} predicts numbers, the target is one of {spec.classes} classes"
             raise ConfigError(what, fix=f"type model.kind={_OF_NUMBERS[config.kind]}")
         if config.loss != "mse":
-            what = f"model.loss={config.loss} is of numbers, the target is one of {spec.classes} classes"
+            what = f"model.loss={config.loss} is not of classes, the target is one of {spec.classes} classes"
             raise ConfigError(what, fix="leave it out")
         self.outputs = 1 if spec.classes == 2 else spec.classes
         self.probable = config.kind in ("network", "logistic")
@@ -95,6 +95,9 @@ class Numbers(nn.Module):
         if config.kind in _OF_CLASSES:
             what = f"model.kind={config.kind} tells classes apart, {name} is a number"
             raise ConfigError(what, fix=f"type model.kind={_OF_CLASSES[config.kind]}")
+        if config.loss in ("softmax", "bpr"):
+            what = f"model.loss={config.loss} is of ratings, {name} is a number"
+            raise ConfigError(what, fix="type model.loss=mse, huber or quantile")
         if config.label_smoothing:
             what = f"model.label_smoothing is of classes, {name} is a number"
             raise ConfigError(what, fix="type model.label_smoothing=0")

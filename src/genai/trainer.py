@@ -311,7 +311,7 @@ class Trainer:
 
     def _converged(self) -> bool:
         optimizers = [learner.optimizer for learner in self.learners.values()]
-        if all(isinstance(optimizer, Searching) and optimizer.stalled for optimizer in optimizers):
+        if optimizers and all(isinstance(o, Searching) and o.stalled for o in optimizers):
             return True
         tolerance, norms = self.settings.grad_tolerance, self._gradient_norms
         return tolerance is not None and bool(norms) and all(float(norm) < tolerance for norm in norms.values())

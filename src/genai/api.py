@@ -79,7 +79,7 @@ def sample(
     labels: Sequence[str | int] | None = None,
     prompts: Sequence[str] | None = None,
     out: str | Path | None = None,
-    step: str | int = "latest",
+    step: str | int = "auto",
     batch_size: int | None = None,
     raw: bool = False,
     format: Literal["files", "npz"] = "files",
@@ -208,7 +208,7 @@ def chat(
     *overrides: str,
     said: Iterable[str],
     seed: int = 0,
-    step: str | int = "latest",
+    step: str | int = "auto",
     raw: bool = False,
     console: Console | None = None,
 ) -> Iterator[str]:
@@ -247,7 +247,7 @@ def chat(
 def evaluate(
     reference: Reference = None,
     *overrides: str,
-    step: str | int = "latest",
+    step: str | int = "auto",
     raw: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:

@@ -152,14 +152,14 @@ def open_trained(
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
-    step: str = "latest",
+    step: str = "auto",
     raw: bool = False,
 ) -> Trained:
     """A trained model from a run folder or a checkpoint folder, on the device, in evaluation mode.
 
     `dtype` auto is fp32, or fp64 for a model trained in it: bfloat16 would move samples by several grey levels between
-    devices. `step` is latest, best or a number; `raw` takes the weights without their moving average. Raises
-    CheckpointError.
+    devices. `step` is latest, best, a number or auto (see `locate`); `raw` takes the weights without their moving
+    average. Raises CheckpointError.
     """
     run, checkpoint = locate(path, step=step)
     config, spec = checked_config(checkpoint), checked_spec(checkpoint)
@@ -179,16 +179,19 @@ def open_trained(
     return Trained(model.eval().requires_grad_(False), spec, config, checkpoint, run, codec, runtime)
 
 
-def locate(path: Path, *, step: str = "latest") -> tuple[RunFolder | None, Checkpoint]:
-    """The run folder (None for a checkpoint that stands alone) and the checkpoint that `path` and `step` name."""
+def locate(path: Path, *, step: str = "auto") -> tuple[RunFolder | None, Checkpoint]:
+    """The run folder (None for a checkpoint that stands alone) and the checkpoint that `path` and `step` name; "auto":
+    the best of a run that ends where nothing better comes, of others the latest."""
     folder = home(path)
     if folder != path:
-        if step != "latest":
+        if step not in ("auto", "latest"):
             what = f"a checkpoint is named by its folder, and another one by --step {step}"
             raise ConfigError(what, fix="leave --step out, or name the run")
         run = None if folder is None else RunFolder.read(folder)
         return run, checkpoints.named(path, run_id=None if run is None else run.id)
     run = RunFolder.read(path)
+    if step == "auto":
+        step = "best" if run.info.best is not None and _ends_early(run) else "latest"
     if step == "latest":
         checkpoint = checkpoints.newest(run.checkpoints, warn=None, run_id=run.id)
         if checkpoint is None:
@@ -205,6 +208,11 @@ def locate(path: Path, *, step: str = "latest") -> tuple[RunFolder | None, Check
     else:
         raise ConfigError(f"--step is '{step}', expected latest, best or a number", fix="type --step latest")
     return run, checkpoints.named(run.checkpoints / f"step_{number:08d}", run_id=run.id)
+
+
+def _ends_early(run: RunFolder) -> bool:
+    trainer = run.document("config.json").get("trainer")
+    return isinstance(trainer, dict) and trainer.get("patience") is not None
 
 
 def checked_config(checkpoint: Checkpoint) -> Config:

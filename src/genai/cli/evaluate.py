@@ -16,7 +16,7 @@ def evaluate(
         Path | None,
         typer.Option("--input", metavar="PATH", help="Evaluate on this file or folder.", show_default=False),
     ] = None,
-    step: Step = "latest",
+    step: Step = "auto",
     raw: Raw = False,
     json: Json = False,
     quiet: Quiet = False,

@@ -38,7 +38,14 @@ ConfigDirs = Annotated[
     typer.Option("-C", "--config-dir", metavar="DIR", help="More configs; may be repeated.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", show_default=False)]
-Step = Annotated[str, typer.Option("--step", metavar="N", help="Which checkpoint: latest, best or a number.")]
+Step = Annotated[
+    str,
+    typer.Option(
+        "--step",
+        metavar="N",
+        help="Which checkpoint: latest, best or a number; auto: the best where trainer.patience ends the run.",
+    ),
+]
 Raw = Annotated[bool, typer.Option("--raw", help="Weights without their moving average.", show_default=False)]
 # Verbs that only read take it too, so that a script may pass it to all.
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but warnings and the result.", show_default=False)]

@@ -60,7 +60,7 @@ def sample(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Default: RUN/samples/<date-time>.", show_default=False),
     ] = None,
-    step: Step = "latest",
+    step: Step = "auto",
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, metavar="B", help="Drawn at once.", show_default=False)
     ] = None,

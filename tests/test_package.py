@@ -107,6 +107,9 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
     rows = [f"{('plain', 'rare', 'odd')[i % 3]},{('Beijing', 'Ulm')[i % 2]},{i / 4},{i * i % 37}" for i in range(90)]
     (tmp_path / "TABLE.csv").write_text("\n".join(["kind,city,size,price", *rows]) + "\n")
     (tmp_path / "HOLES.csv").write_text("kind,city,size,price\nplain,,3.5,\n,Ulm,,7\n")
+    had = [f"{('USER', 'ANN', 'BEN')[i % 3]},{i * i % 11}" for i in range(24)]
+    (tmp_path / "RATINGS.csv").write_text("\n".join(["user,item", *dict.fromkeys(had)]))
+    (tmp_path / "ITEMS.csv").write_text("\n".join(["item,title", *(f"{i},Number {i}" for i in range(11))]))
     commands, told = readme_commands(), tmp_path / "told.txt"
     assert sum(command.startswith("genai ") for command in commands) >= 5
     for command in commands:

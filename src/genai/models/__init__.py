@@ -34,7 +34,7 @@ COMPONENTS: dict[str, Component] = {
     ),
     "discriminative": Component(
         "genai.models.discriminative:Discriminative",
-        "the class or the number that goes with an input: networks, linear and kernel machines",
+        "the class or the number that goes with an input, what users may like: networks, linear and kernel machines",
         "genai.models:DiscriminativeConfig",
     ),
 }

@@ -140,6 +140,8 @@ class Recommender(Model):
     def objective(self, batch: Batch) -> Terms:
         assert batch.mask is not None
         (had, offered, bias), counts = self.towers(), batch.mask.sum(1)
+        # An item that nobody had was perhaps never on offer: that it was not taken tells nothing of it.
+        offered = offered * (self.popularity > 0)[:, None]
         user, item = batch.mask.nonzero()[:, 0], batch.x[batch.mask]
         users = torch.zeros(len(batch), had.shape[1], dtype=had.dtype, device=had.device).index_add(0, user, had[item])
         theirs = offered[item]
@@ -161,7 +163,7 @@ class Recommender(Model):
     ) -> Tensor:
         """-ln p of each item had, against all that the user had not, or against one of them."""
         assert batch.mask is not None
-        had = self._marked(batch.x, batch.mask)
+        had = self._marked(batch.x, batch.mask) | (self.popularity == 0)
         if self.config.loss == "softmax":
             others = (users @ offered.T + bias).masked_fill(had, -1e9).logsumexp(1)
             return torch.logaddexp(scores, others[user]) - scores

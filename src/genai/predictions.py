@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,9 +94,10 @@ class NumberAnswers:
         return ["predicted", *([self.name] if self.known else []), *(f"quantile({q:g})" for q in self.quantiles)]
 
     def row(self, i: int) -> list[str]:
-        own = [self.real[i]] if self.known else []
+        own = [f"{self.real[i]:.9g}"] if self.known else []
         quantiles = self.values[i] if self.quantiles else []
-        return [f"{value:.7g}" for value in (self.predicted[i], *own, *quantiles)]
+        predicted, *others = (f"{value:.7g}" for value in (self.predicted[i], *quantiles))
+        return [predicted, *own, *others]
 
     def picture(self) -> tuple[str, Image.Image | None]:
         return "predicted", number_picture(self.predicted, self.real, self.name)
@@ -130,7 +132,8 @@ def answers(
         return ClassAnswers(found, given, names_of(spec), model.probable)
     scale, offset = spec.scale[0], spec.offset[0]
     name = spec.columns[0].name if spec.columns else "value"
-    real = given.astype(np.float64) * scale + offset
+    # Seven digits of single precision, of numbers as large as these.
+    real = (given.astype(np.float64) * scale + offset).round(5 - math.floor(math.log10(abs(offset) + scale)))
     return NumberAnswers(found * scale + offset, real, name, model.quantiles)
 
 

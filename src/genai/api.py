@@ -145,6 +145,8 @@ def sample(
             if trained.model.predicts == "data":
                 raise ConfigError("this model predicts nothing, it draws samples", fix="leave out --task predict")
             refused = {"--label": labels, "--prompt": prompts, f"--task {task}": None if task == "predict" else task}
+            if trained.spec.seen.tokenizer and input is None:
+                del refused["--prompt"]
             if trained.spec.modality == "ratings":
                 del refused["--label"]
             for flag, value in refused.items():
@@ -156,7 +158,7 @@ def sample(
 
 
 def _predict(trained: Trained, folder: Path, asked: Asked, sampling: SamplingConfig, console: Console) -> Path:
-    """Writes predictions.csv for the held-out data of the run, for what is at a path, or for named users."""
+    """Writes predictions.csv for the held-out data of the run, for what is at a path, for named users, or for texts."""
     from genai import predictions, recommendations, writers
     from genai.factory import check_sampling
     from genai.samples import split_of
@@ -167,7 +169,7 @@ def _predict(trained: Trained, folder: Path, asked: Asked, sampling: SamplingCon
     count, labels = asked.count, asked.labels
     if labels is not None and asked.input is not None:
         raise ConfigError("--label and --input both name users", fix="leave one of them out")
-    split = None if labels is not None else split_of(trained, asked.input, console)
+    split = None if labels is not None else split_of(trained, asked.input, console, asked.prompts)
     about: dict[str, Any] = {}
     if trained.spec.modality == "ratings":
         if split is None:

@@ -344,7 +344,9 @@ class VerbConfig:
             # Another set is brought to the shape that the model learned on, and read by the same columns, unless told
             # otherwise.
             unsaid = {key for key in ("size", "channels", "codec", "fit") if given.get(key) is None}
-            columns = {key for key in ("field", "given") if given.get(key) is None and own.get(key) is not None}
+            columns = {
+                key for key in ("field", "given", "target") if given.get(key) is None and own.get(key) is not None
+            }
             path = given.get("path")
             unsaid |= columns - set(foreign_settings("text", None if path is None else str(path)) if columns else ())
             kept = {key: own.get(key) for key in unsaid}

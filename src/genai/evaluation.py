@@ -94,11 +94,11 @@ def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling
     if trained.model.spec.prompt_length and not data.spec.prompt_length:
         what = "the model was trained with captions, the data have none"
         raise DataError(what, fix="give them captions, in a metadata.csv or in `captions`")
-    if trained.model.predicts == "target":
-        _require_targets(trained.model.spec, split)
     model, samples = trained.model, sampling.importance_samples
 
     def measure(batch: Batch) -> Terms:
+        if model.predicts == "target":
+            _require_targets(model.spec, batch.x)
         terms = model.evaluate(batch)
         if samples > 1 and isinstance(model, BoundsLikelihood):
             terms |= model.evaluate_bound(batch, samples)
@@ -110,13 +110,15 @@ def held_out_figures(trained: Trained, data: Dataset, runtime: Runtime, sampling
     return in_units_of_text(figures, data.text)
 
 
-def _require_targets(spec: Spec, split: Split) -> None:
+def _require_targets(spec: Spec, targets: Tensor) -> None:
     """Raises DataError where what is predicted is not known of the data: a label below 0, a number that is none."""
-    first = split.fetch(torch.zeros(1, dtype=torch.int64)).x
-    if spec.modality == "value" and not bool(first.isfinite().all()):
-        name = spec.columns[0].name if spec.columns else "of the target"
-        raise DataError(f"the data have no column {name} to compare with", fix="put it into the table")
-    if spec.modality == "label" and int(first) < 0:
+    known = targets >= 0 if spec.modality == "label" else targets.isfinite()
+    if bool(known.all()):
+        return
+    if spec.columns:
+        what = f"the data have no column {spec.columns[0].name} to compare with, or rows in which it is empty"
+        raise DataError(what, fix="put it into the table, and leave out rows without it")
+    if spec.modality == "label":
         raise DataError("the data have no labels to compare with", fix="put the files in one sub-folder for each class")
 
 

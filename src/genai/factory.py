@@ -102,15 +102,13 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> 
     all of it. The set of the training at another path is still that set."""
     units = trained.spec if trained.codec is None else trained.codec.spec
     # Pictures of any size and colours are brought to what it learned, as sounds of any rate and length are, and clips.
-    if another and (units.modality == "ratings" or units.seen.modality == "table"):  # whatever its columns hold
+    seen = units.seen
+    if another and (units.modality == "ratings" or seen.modality == "table"):  # whatever its columns hold
         config = replace(config, data=replace(config.data, drop=config.data.drop or ()))
-    modality = (
-        modality_of(
-            config.data.name, config.data.path, as_text=bool(units.tokenizer), as_table=config.data.drop is not None
-        )
-        if another
-        else ""
-    )
+    if another and seen.modality == "text" and seen is not units:
+        config = replace(config, data=replace(config.data, context=seen.shape[-1]))
+    as_text, as_table = bool(seen.tokenizer), config.data.drop is not None
+    modality = modality_of(config.data.name, config.data.path, as_text=as_text, as_table=as_table) if another else ""
     if modality == units.seen.modality and modality in ("image", "video"):
         channels, *length, height, width = units.seen.shape
         size, channels = config.data.size or (height, width), config.data.channels or channels
@@ -225,13 +223,13 @@ def checked_spec(checkpoint: Checkpoint) -> Spec:
         spec = read(Spec, checkpoint.json("spec.json"))
     except ConfigErrors as error:
         raise CheckpointError(f"damaged spec: {error.lines()[0]}", path=path) from error
-    if spec.tokenizer:
+    if (text := spec.seen).tokenizer:
         try:
-            vocab = read_tokenizer(spec.tokenizer).vocab
+            vocab = read_tokenizer(text.tokenizer).vocab
         except Exception as error:  # of the library that reads it
             raise CheckpointError(f"damaged tokenizer: {' '.join(str(error).split())[:80]}", path=path) from error
-        if vocab != spec.vocab:
-            raise CheckpointError(f"the tokenizer has {vocab:,} ids, the model {spec.vocab:,}", path=path)
+        if vocab != text.vocab:
+            raise CheckpointError(f"the tokenizer has {vocab:,} ids, the model {text.vocab:,}", path=path)
     return spec
 
 

@@ -19,7 +19,8 @@ from genai.console import Console
 from genai.contract import Batch
 from genai.data import sniff
 from genai.data.downloaded import prepare
-from genai.data.source import Split
+from genai.data.passages import build, passages_of_lines
+from genai.data.source import SeenBy, Split
 from genai.data.text_files import read_text
 from genai.device import memory_errors
 from genai.errors import ConfigError, DataError
@@ -325,10 +326,26 @@ def _inputs(trained: Trained, path: Path | None, count: int | None, console: Con
     return split.fetch(torch.arange(number).repeat_interleave(each))
 
 
-def split_of(trained: Trained, path: Path | None, console: Console) -> Split:
-    """The held-out samples of the run, or the data at a path."""
+def split_of(trained: Trained, path: Path | None, console: Console, prompts: Sequence[str] | None = None) -> Split:
+    """The held-out samples of the run, the data at a path, or texts."""
+    if prompts is not None:
+        return texts_of(prompts, trained)
     with contextlib.nullcontext() if path is None else told_of_input():
         settings = compose_verb("eval", [] if path is None else [f"data.path={path}"])
         config, another = settings.with_data(trained.config)
         prepare(config.data, console)
         return fitting_split(trained, open_evaluation_data(trained, config, another=another))
+
+
+def texts_of(prompts: Sequence[str], trained: Trained) -> Split:
+    """Texts that something is predicted of; pairs of them one after the other, where the model reads pairs."""
+    spec = trained.model.spec
+    fields = spec.seen.shape[0] if len(spec.seen.shape) > 1 else 1
+    if len(prompts) % fields:
+        raise ConfigError("this model reads pairs of texts", fix="type --prompt TEXT --prompt TEXT")
+    lines = [
+        "\t".join(" ".join(text.split()) for text in prompts[i : i + fields]) for i in range(0, len(prompts), fields)
+    ]
+    seen_by = SeenBy(spec, trained.class_names, hold_out_all=True)
+    data = build(passages_of_lines(lines, "--prompt", "texts"), trained.config.data, predicts="target", seen_by=seen_by)
+    return fitting_split(trained, data)

@@ -245,7 +245,8 @@ class DataConfig:
     vocab_size: Annotated[int, Range(low=2, high=1_000_000)] | None = None  # pieces that bpe learns; null: 4,096
     context: Annotated[int, Range(low=1, high=1 << 20)] | None = None  # ids that are seen at once; null: 256
     documents: Literal["file", "line", "paragraph"] | None = None  # what a sample of a text is like; null: a file
-    field: str | None = None  # column or key that holds the text; null: text, content, ..., or the only one
+    # column or key that holds the text, or two of them; null: text, content, ..., or the only one
+    field: str | tuple[str, str] | None = None
     target: str | None = None  # column of a table that is predicted, or that samples are told
     drop: tuple[str, ...] | None = None  # columns of a table that are left out
     categories: tuple[str, ...] | None = None  # columns of a table whose numbers stand for kinds of things

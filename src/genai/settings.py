@@ -229,11 +229,11 @@ def _typed_by(values: Any, search: SearchPath, mistakes: list[ConfigError]) -> t
 
 def _collect_text_keys(types: Mapping[str, Any], at: str, texts: set[str], paths: set[str]) -> None:
     for name, hint in types.items():
-        kinds = {hint, *get_args(hint)} - {type(None)}
+        kinds = set(get_args(hint) or [hint]) - {type(None)}
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             _collect_text_keys(hints(hint), f"{at}{name}.", texts, paths)
         elif PathText in kinds:
             texts.add(at + name)
             paths.add(at + name)
-        elif hint is str or get_args(hint) in ((str, type(None)), (type(None), str)):
+        elif kinds in ({str}, {str, tuple[str, str]}):
             texts.add(at + name)

@@ -178,7 +178,7 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
             if config.model.init_from is not None and newest is None:
                 _, source = locate(find(str(config.model.init_from), runs_root()))
             before = newest or source
-            data = open_dataset(config, codec, tokenizer="" if before is None else checked_spec(before).tokenizer)
+            data = open_dataset(config, codec, tokenizer="" if before is None else checked_spec(before).seen.tokenizer)
             runtime.seed(config.seed)
             model = build_model(config, data.spec)
             check_sampling(model, config.sampling)
@@ -225,12 +225,17 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Trainer, console: 
     config, runtime, data = trainer.config, trainer.runtime, trainer.data
     parameters = sum(p.numel() for p in model.parameters())
     held_out = 0 if data.valid is None else len(data.valid)
-    shape = "x".join(map(str, data.spec.shape))
+    seen = data.spec.seen
+    shape = "x".join(map(str, seen.shape))
     if data.spec.modality == "text":
         shape = f"in windows of {data.spec.num_predicted} ids"
+    elif seen.modality == "text":
+        shape = f"of up to {seen.shape[-1]:,} ids"
     classes = f"{data.spec.label_classes or data.spec.classes or 'no'} classes"
     if data.spec.modality == "ratings":
         shape, classes = "of users", f"{data.spec.classes:,} items"
+    if data.spec.modality == "value":
+        classes = "a number"
     if data.spec.prompt_length:
         classes += f", captions of up to {data.spec.prompt_length} bytes"
     changes = [{**plain(change), "step": trainer.state.step} for change in plan.changes]
@@ -258,7 +263,7 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Trainer, console: 
     counts = f"{len(data.train):,} samples + {held_out:,} held out"
     lines = [f"changed {change}" for change in plan.changes]
     classes = "" if data.spec.modality == "text" else f", {classes}"
-    lines += [f"data: {data.name}, {counts}, {data.spec.modality} {shape}{classes}"]
+    lines += [f"data: {data.name}, {counts}, {seen.modality} {shape}{classes}"]
     lines += [f"data: {text}" for text in data.notes]
     lines += [f"model: {config.model.name}, {parameters:,} parameters; run: {run.path}"]
     with trainer.runtime.autocast():

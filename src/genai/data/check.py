@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from genai.contract import Spec
-from genai.data import tabular, texts
+from genai.data import passages, tabular, texts
 from genai.data.held_out import split_ids
 from genai.data.listed import FileRows, can_be_skipped, find_bad, frame_for, refuse_one, source_of
 from genai.data.path import list_samples, name_of
@@ -94,10 +94,15 @@ def describe(name: str, config: DataConfig | None = None) -> dict[str, Any]:
 
 
 def _report(
-    source: Source | Corpus | Sheet | Dataset, config: DataConfig, bad: Sequence[DataError] = (), can_skip: bool = True
+    source: Source | Corpus | Sheet | passages.Passages | Dataset,
+    config: DataConfig,
+    bad: Sequence[DataError] = (),
+    can_skip: bool = True,
 ) -> Report:
     if isinstance(source, Corpus):
         source = texts.build(source, config)
+    if isinstance(source, passages.Passages):
+        source = passages.build(source, config, predicts="target")
     if isinstance(source, Sheet):
         source = tabular.build(source, config, predicts="data")
     if isinstance(source, Dataset):
@@ -106,9 +111,9 @@ def _report(
         return Report(
             name=source.name,
             path=config.path,
-            modality=spec.modality,
-            shape=spec.shape,
-            sample_rate=spec.sample_rate,
+            modality=spec.seen.modality,
+            shape=spec.seen.shape,
+            sample_rate=spec.seen.sample_rate,
             train=len(source.train),
             held_out=held_out,
             classes=_classes_of(spec),
@@ -145,7 +150,8 @@ def _report(
 
 def _classes_of(spec: Spec) -> dict[str, int]:
     """Of the target of a table: how many training rows each class has."""
-    target = spec.cond["label"].columns if "label" in spec.cond else ()
+    label = spec.cond.get("label", spec)
+    target = label.columns if label.modality == "label" else ()
     return dict(zip(target[0].values, target[0].counts, strict=True)) if target else {}
 
 

@@ -40,8 +40,11 @@ def corpus_of_tables(tables: Tables, config: DataConfig, name: str) -> Corpus:
 
 
 def given_columns(config: DataConfig) -> tuple[str, ...]:
+    return columns_of(config.given)
+
+
+def columns_of(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
     """Also of a list that comes as a text: Hydra's grammar reads no names in Chinese and none with blanks."""
-    given = config.given
     if not isinstance(given, str):
         return given or ()
     names = given[1:-1].split(",") if given[:1] == "[" and given[-1:] == "]" else [given]
@@ -53,6 +56,11 @@ class Documents:
 
     def __init__(self, records: Records, config: DataConfig, *, first_of_several: bool = False) -> None:
         self.records, self.config = records, config
+        fields = columns_of(config.field)
+        if len(fields) > 1:
+            what = f"data.field names {len(fields)} columns, the text that is written is in one"
+            fix = f"type data.field={fields[0]}, or add data.target=COLUMN to have it predicted of both"
+            raise DataError(what, path=records.path, fix=fix)
         self.given = given_columns(config)
         if missing := [column for column in self.given if records.first and column not in records.columns]:
             what = f"no column '{missing[0]}', the columns are {', '.join(records.columns)[:120]}"
@@ -60,7 +68,9 @@ class Documents:
         self.turns = () if config.field is not None or self.given else dialogue_of(records)
         self.text = ""
         if not self.turns and records.first:
-            self.text = text_column(records, field=config.field, given=self.given, first_of_several=first_of_several)
+            self.text = text_column(
+                records, field=fields[0] if fields else None, given=self.given, first_of_several=first_of_several
+            )
         self.left_out = 0
 
     def corpus(
@@ -82,6 +92,7 @@ class Documents:
             stamp=stamp,
             num_bytes=num_bytes,
             marked=True,
+            columns=tuple(self.records.columns),
             dialogue=bool(self.turns or self.given),
             given=self.given,
             notes=(*notes, self._note()),
@@ -122,7 +133,7 @@ class Documents:
         if not isinstance(text, str):
             what = f"{name} has no text in '{self.text}', its columns are {', '.join(record)[:80]}"
             raise DataError(what, path=self.records.path, fix="type data.field=COLUMN, or data.on_bad=skip")
-        text = _clean(text)
+        text = clean(text)
         if not self.given:
             return [text]
         said = {key: _plain(record.get(key)) for key in self.given}
@@ -137,7 +148,7 @@ def attributes(said: Mapping[str, str]) -> str:
     return "; ".join(f"{key}: {value}" for key, value in said.items() if value)
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Without the mark between documents; halves of surrogate pairs, which JSON can hold and UTF-8 cannot, as `?`."""
     return text.replace(BETWEEN, " ").encode(errors="replace").decode()
 
@@ -150,7 +161,7 @@ def _plain(value: Any) -> str:
         value = str(value).lower()
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return "" if value is None else " ".join(_clean(str(value)).replace(";", ",").split())
+    return "" if value is None else " ".join(clean(str(value)).replace(";", ",").split())
 
 
 def question(said: str) -> str:
@@ -172,7 +183,7 @@ def _turns(record: Mapping[str, Any], name: str, path: Path | str) -> Iterator[s
             what = f"{name} is no conversation"
             fix = 'write {"prompt": TEXT, "response": TEXT}, or {"messages": [{"role": "user", "content": TEXT}, ...]}'
             raise DataError(what, path=path, fix=fix)
-        content = _clean(content)
+        content = clean(content)
         assert isinstance(message, dict)
         if message.get("role") != "assistant":
             said.append(content)

@@ -16,6 +16,7 @@ from genai.data.hub import tables_of_hub
 from genai.data.idx import open_idx_file, open_idx_folder
 from genai.data.listed import PICTURES, SOUNDS, Listed, open_listed
 from genai.data.parquet import tables_of_parquet
+from genai.data.passages import Passages, open_passages, passages_of_tables
 from genai.data.records import TableRows, are_texts
 from genai.data.sheet import Sheet
 from genai.data.source import NOUNS, Corpus, Source, asks_for_table, asks_for_text, modality_of, with_classes
@@ -33,7 +34,7 @@ _LISTERS: dict[sniff.Kind, Callable[[Path], Listed]] = {
 }
 
 
-def open_path(config: DataConfig) -> Source | Corpus | Sheet:
+def open_path(config: DataConfig) -> Source | Corpus | Sheet | Passages:
     """Raises DataError for what is no data, ConfigError where no path is given."""
     if config.path is None:
         raise ConfigError(f"data={config.name} needs a path", fix="type data.path=PATH")
@@ -42,7 +43,7 @@ def open_path(config: DataConfig) -> Source | Corpus | Sheet:
     if isinstance(found, Sheet):
         return found
     if isinstance(found, Tables):
-        return corpus_of_tables(found, config, name)
+        return (corpus_of_tables if config.target is None else passages_of_tables)(found, config, name)
     if found is not None:
         return open_listed(found, config, name)
     path = sniff.existing(config.path)
@@ -52,7 +53,7 @@ def open_path(config: DataConfig) -> Source | Corpus | Sheet:
     if kind == "csv" and modality_of(config.name, config.path, as_text=as_text, as_table=as_table) == "table":
         return open_sheet(path, config, name)
     if kind in ("text", "records", "csv"):
-        return open_corpus(config, name)
+        return open_corpus(config, name) if config.target is None else open_passages(path, config, name)
     if kind == "idx_folder":
         return open_idx_folder(path, config, name)
     if kind == "idx":
@@ -99,10 +100,8 @@ def read_with_names(config: DataConfig, names: tuple[str, ...]) -> Source:
     source = open_path(config)
     own = registry.find("data", config.name).modality
     if not isinstance(source, Source) or source.modality != own:
-        found = NOUNS[
-            "text" if isinstance(source, Corpus) else "table" if isinstance(source, Sheet) else source.modality
-        ]
-        what = f"data={config.name} has {NOUNS[own]}, here are {found}"
+        kind = source.modality if isinstance(source, Source) else "table" if isinstance(source, Sheet) else "text"
+        what = f"data={config.name} has {NOUNS[own]}, here are {NOUNS[kind]}"
         raise DataError(what, path=config.path, fix="type data=path")
     made = with_classes(source, names)
     if isinstance(made, str):

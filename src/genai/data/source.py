@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from genai.contract import Batch, Spec
+    from genai.data.passages import Passages
     from genai.data.sheet import Sheet
 
 NOUNS = {
@@ -38,7 +39,7 @@ FOREIGN = {  # settings that say nothing of such data
     "audio": ("size", "frames", *_OF_TEXT, *_OF_TABLES),
     "points": ("size", "channels", "frames", "seconds", "sample_rate", *_OF_TEXT, *_OF_TABLES),
     "table": ("size", "channels", "frames", "seconds", "sample_rate", *_OF_TEXT),
-    "text": ("size", "channels", "frames", "seconds", "sample_rate", "drop", "categories", *_OF_RATINGS),
+    "text": ("size", "channels", "frames", "seconds", "sample_rate", "drop", *_OF_RATINGS),
 }
 _CHANNELS = {"image": (1, 3), "video": (1, 3), "audio": (1, 2)}
 BETWEEN = "\0"  # between documents of a text, as a part of its own; no text holds one
@@ -113,6 +114,7 @@ class Corpus:
     stamp: str  # changes with the text, as far as that can be seen without reading
     num_bytes: int
     marked: bool  # whether there are several documents, with BETWEEN behind each
+    columns: tuple[str, ...] = ()  # of records
     dialogue: bool = False  # of what is said, on a line each, and answered below
     given: tuple[str, ...] = ()  # columns whose values are what is said; none where people speak
     notes: tuple[str, ...] = ()
@@ -255,13 +257,13 @@ class Dataset:
         return replace(self, train=without_prompts(self.train), valid=valid)
 
 
-def open_source(config: DataConfig) -> Source | Corpus | Sheet | Dataset:
+def open_source(config: DataConfig) -> Source | Corpus | Sheet | Passages | Dataset:
     """The set as it is stored, or as a Dataset where a plug-in splits its own kind of data itself.
 
     Raises DataError for what cannot be read, ConfigError for a name that does not exist.
     """
     opener = registry.load(registry.find("data", config.name).target)
-    return cast("Callable[[DataConfig], Source | Corpus | Sheet | Dataset]", opener)(config)
+    return cast("Callable[[DataConfig], Source | Corpus | Sheet | Passages | Dataset]", opener)(config)
 
 
 def open_data(
@@ -277,7 +279,7 @@ def open_data(
 
     Raises DataError for what cannot be read and where there are no labels to predict.
     """
-    from genai.data import ratings, tabular, texts
+    from genai.data import passages, ratings, tabular, texts
     from genai.data.sheet import Sheet
     from genai.data.split import build
 
@@ -286,13 +288,26 @@ def open_data(
     opened = open_source(config)
     if isinstance(opened, Dataset):
         return opened
+    if isinstance(opened, passages.Passages):
+        return passages.build(opened, config, predicts=predicts, seen_by=seen_by, tokenizer=tokenizer)
     if isinstance(opened, Corpus):
+        if predicts == "target":
+            raise no_target(opened, config)
         return texts.build(opened, config, seen_by=seen_by, tokenizer=tokenizer)
     if isinstance(opened, Sheet):
         if predicts == "target" and (found := ratings.columns_of(opened, config, seen_by)) is not None:
             return ratings.build(opened, found, config, seen_by=seen_by)
         return tabular.build(opened, config, predicts=predicts, seen_by=seen_by)
     return build(opened, config, predicts=predicts, seen_by=seen_by)
+
+
+def no_target(corpus: Corpus, config: DataConfig) -> DataError:
+    """Of texts of which nothing is known that could be predicted."""
+    if not corpus.columns:
+        what, fix = "plain text, of which nothing is known to be predicted", "give data.path a .csv, .jsonl or .parquet"
+        return DataError(what, path=config.path, fix=f"{fix}, and type data.target=COLUMN")
+    what = f"which column is predicted is not said, the columns are {', '.join(corpus.columns)[:120]}"
+    return DataError(what, path=config.path, fix="type data.target=COLUMN")
 
 
 def _as_heard(config: DataConfig, learned: Spec) -> DataConfig:

@@ -78,8 +78,8 @@ def build(sheet: Sheet, config: DataConfig, *, predicts: Predicts, seen_by: Seen
         raise DataError(what, path=sheet.path, fix="type data.target=COLUMN")
     if config.target is not None:
         sheet.require(config.target, "data.target=COLUMN")
-        sheet = _with_target(sheet, config, predicts)
-    train_ids, valid_ids = _split_ids(sheet, config)
+        sheet = with_target(sheet, config, predicts)
+    train_ids, valid_ids = split_rows(sheet, config)
     columns = _columns(sheet, config, train_ids, predicts)
     target = target_of(columns)
     if predicts == "target" and target is not None and target.kind == "category" and len(target.values) < 2:
@@ -93,7 +93,8 @@ def build(sheet: Sheet, config: DataConfig, *, predicts: Predicts, seen_by: Seen
     return _dataset(sheet, config, spec, predicts, train_ids, valid_ids, notes)
 
 
-def _split_ids(sheet: Sheet, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(sheet: Sheet, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Those to learn from, and those held out."""
     if sheet.held_out:
         rows = np.arange(len(sheet))
         return rows[: -sheet.held_out], rows[-sheet.held_out :]
@@ -111,7 +112,7 @@ def _without(sheet: Sheet, config: DataConfig) -> Sheet:
     return replace(sheet, columns=left)
 
 
-def _with_target(sheet: Sheet, config: DataConfig, predicts: Predicts) -> Sheet:
+def with_target(sheet: Sheet, config: DataConfig, predicts: Predicts) -> Sheet:
     """Without the rows in which there is nothing to be predicted, where they may be left out."""
     assert config.target is not None
     cells = sheet.columns[config.target]
@@ -152,8 +153,12 @@ def _spec(columns: tuple[Column, ...], predicts: Predicts) -> Spec:
         return rows
     if predicts == "data":
         return replace(rows, cond={"label": _label(target)})
-    predicted = _label(target) if target.kind == "category" else value_spec(target)
-    return replace(predicted, cond={"input": rows})
+    return replace(spec_of_target(target), cond={"input": rows})
+
+
+def spec_of_target(target: Column) -> Spec:
+    """Of what is predicted: a class or a number."""
+    return _label(target) if target.kind == "category" else value_spec(target)
 
 
 def _label(target: Column) -> Spec:
@@ -173,7 +178,8 @@ def _dataset(
 ) -> Dataset:
     columns = spec.seen.columns
     rows = stored(sheet, columns, scores=predicts == "data", holes=holes)
-    labels = _labels(sheet, target_of(columns))
+    target = target_of(columns)
+    labels = None if target is None else targets_in(sheet, target)
     digest = hashlib.sha256(repr(spec).encode())
     units = TableUnits(torch.tensor(1.0), torch.tensor(0.0), predicts, groups(columns))
 
@@ -189,10 +195,12 @@ def _dataset(
     return Dataset(sheet.name, spec, train, valid, digest.hexdigest(), tuple(notes))
 
 
-def _labels(sheet: Sheet, target: Column | None) -> np.ndarray | None:
-    """(N,) int64 classes, or float32 numbers in units of their deviation around their mean; None without a target."""
-    if target is None:
-        return None
+def targets_in(sheet: Sheet, target: Column) -> np.ndarray:
+    """(N,) int64 classes, -1 where a cell is empty, or float32 numbers in units of their deviation around their mean,
+    NaN there. A column that is not there is empty."""
+    if target.name not in sheet.columns:
+        rows = np.zeros(len(sheet))
+        return rows.astype(np.int64) - 1 if target.kind == "category" else (rows + np.nan).astype(np.float32)
     if target.kind == "category":
         return codes_of(sheet, target)
     values = numbers_in(sheet.columns[target.name], parser_of(target))
@@ -202,15 +210,11 @@ def _labels(sheet: Sheet, target: Column | None) -> np.ndarray | None:
 def _seen(sheet: Sheet, config: DataConfig, seen_by: SeenBy, predicts: Predicts) -> Dataset:
     spec = seen_by.units
     columns = spec.seen.columns
-    target = target_of(columns)
     notes = list(sheet.notes)
     known = {column.name for column in columns}
     if unused := [name for name in sheet.columns if name not in known]:
         notes.append(f"columns that the model did not learn are not used: {', '.join(unused[:_SHOWN])}")
-    if target is not None and target.name not in sheet.columns:
-        blank = replace(next(iter(sheet.columns.values())), texts=("",), codes=np.zeros(len(sheet), dtype=np.int32))
-        sheet = replace(sheet, columns={**sheet.columns, target.name: blank})
-    train_ids, valid_ids = _split_ids(sheet, config)
+    train_ids, valid_ids = split_rows(sheet, config)
     if seen_by.hold_out_all:
         train_ids, valid_ids = np.arange(0), np.arange(len(sheet))
     return _dataset(sheet, config, spec, predicts, train_ids, valid_ids, notes)

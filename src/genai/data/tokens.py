@@ -65,7 +65,7 @@ class Characters:
         return np.array([*num_bytes, 0]), np.array([*[1] * self.end, 0])
 
     def dump(self) -> str:
-        return json.dumps({"characters": self._alphabet}, ensure_ascii=False)
+        return _kept({"characters": self._alphabet})
 
 
 class Bytes:
@@ -116,7 +116,7 @@ class Pieces:
         return np.array([len(piece) for piece in pieces]), np.array(characters)
 
     def dump(self) -> str:
-        return json.dumps({"pieces": json.loads(self._content)}, ensure_ascii=False)
+        return _kept({"pieces": json.loads(self._content)})
 
 
 def read_tokenizer(text: str) -> Tokenizer:
@@ -165,6 +165,11 @@ def _learned_pieces(texts: Iterable[str], vocab: int) -> Pieces:
     )
     made.train_from_iterator(texts, trainer)
     return Pieces(made.to_str())
+
+
+def _kept(content: dict[str, object]) -> str:
+    """As JSON in which nothing looks like an interpolation, which no run keeps: text may hold shell or JavaScript."""
+    return json.dumps(content, ensure_ascii=False).replace("${", "$\\u007b")
 
 
 def _points(text: str) -> np.ndarray:

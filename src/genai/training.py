@@ -233,7 +233,7 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Trainer, console: 
         shape = f"of up to {seen.shape[-1]:,} ids"
     classes = f"{data.spec.label_classes or data.spec.classes or 'no'} classes"
     if data.spec.modality == "ratings":
-        shape, classes = "of users", f"{data.spec.classes:,} items"
+        seen, shape, classes = data.spec, "of users", f"{data.spec.classes:,} items"
     if data.spec.modality == "value":
         classes = "a number"
     if data.spec.prompt_length:

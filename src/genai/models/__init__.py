@@ -135,3 +135,10 @@ class DiscriminativeConfig(ModelConfig):
     left_out: Annotated[float, Range(low=0, high=0.95)] | Literal["auto"] = "auto"  # share of what was had, on average
     equalise: Fraction = 0.5  # a user weighs (items had)^-equalise
     item_features: bool = True  # what data.items tells of items is learned, too
+    # Of texts that machines learn: n-grams of words and parts of them, or of characters.
+    ngrams: Literal["words", "characters"] = "words"
+    characters: Count = 5  # of an n-gram, at most
+    weighting: Literal["tfidf", "counts"] = (
+        "tfidf"  # of n-grams: by how rare they are; 1 + ln of how often they are met
+    )
+    buckets: Annotated[int, Range(low=2, high=1 << 28)] = 1 << 20  # that n-grams are hashed into

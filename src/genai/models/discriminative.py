@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from genai.contract import Batch, Model, Request, Spec, Terms, Update
 from genai.errors import ConfigError
 from genai.models import DiscriminativeConfig, augment, machines
+from genai.models.hashed_texts import HashedTexts
 from genai.models.recommender import Recommender
 from genai.models.targets import Classes, Numbers
 from genai.nets.family import family
 from genai.nets.kernels import Exact, Nystroem, RandomFourier, Standardised
+from genai.nets.sparse import SparseLinear
 from genai.schema import NetConfig
 
 _MOST_ROWS = 5000  # of a kernel of all with all
@@ -49,7 +51,8 @@ class Discriminative(Model):
         self.spec, self.config = spec, config
         self.target: Classes | Numbers = (Numbers if spec.modality == "value" else Classes)(spec, config)
         given = spec.cond["input"]
-        if given.kind != "real":
+        is_text = given.modality == "text"
+        if given.kind != "real" and not is_text:
             raise ConfigError(f"inputs are {given.modality} of ids, this model needs numbers", fix="choose other data")
         if config.augment and (given.modality != "image" or config.kind != "network"):
             what = f"model.augment is of pictures that a network learns, here a {config.kind} learns {given.modality}"
@@ -61,11 +64,13 @@ class Discriminative(Model):
             head = nn.Linear(encoder.features, outputs)
             self.predictor: nn.Module = nn.Sequential(encoder, nn.Dropout(config.dropout), head)
         else:
-            self.inputs = self._inputs(math.prod(given.shape))
-            self.predictor = head = nn.Linear(self.inputs.features, outputs)
+            inputs = self._texts(given) if is_text else self._inputs(math.prod(given.shape))
+            self.predictor = head = (SparseLinear if is_text else nn.Linear)(inputs.features, outputs)
+            self.inputs = inputs
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-        self._kept: tuple[Tensor, Tensor] | None = None  # of a machine: training rows as it sees them, their targets
+        # Of a machine: training rows as it sees them (a Tensor, of texts Rows), their targets.
+        self._kept: tuple[Any, Tensor] | None = None
         self._scores: Tensor | None = None  # of the rows that a loss was last asked of
         self.probable, self.stop_metric = self.target.probable, self.target.stop_metric
         self.quantiles = self.target.levels
@@ -76,6 +81,12 @@ class Discriminative(Model):
         last = self.predictor[-1] if isinstance(self.predictor, nn.Sequential) else self.predictor
         assert isinstance(last, nn.Linear)
         return last
+
+    def _texts(self, given: Spec) -> HashedTexts:
+        if self.config.kind == "kernel_svm":
+            fix = "type model.kind=linear_svm, or model.kind=logistic"
+            raise ConfigError("model.kind=kernel_svm compares numbers, here are texts", fix=fix)
+        return HashedTexts(spec=given, config=self.config)
 
     def _inputs(self, values: int) -> Standardised:
         config, rows = self.config, self.spec.num_samples
@@ -101,6 +112,8 @@ class Discriminative(Model):
     def prepare(self, fetch: Callable[[Tensor], Batch], count: int, seed: int) -> None:
         """The scale of the inputs, and what a kernel compares with, from the `count` training samples."""
         inputs = self.inputs
+        if isinstance(inputs, HashedTexts):
+            self._kept = inputs.prepare(fetch, count)
         if not isinstance(inputs, Standardised):
             return
         batches = [fetch(part) for part in torch.arange(count).split(_AT_ONCE)]
@@ -143,13 +156,13 @@ class Discriminative(Model):
         return [weight - self.head.weight, bias - self.head.bias]
 
     def updates(self) -> Sequence[Update]:
-        if self._kept is not None and self.target.squared:
+        if self._kept is not None and self.target.squared and not isinstance(self.inputs, HashedTexts):
             self.head.weight.newton = self._step  # type: ignore[attr-defined]
         return [Update(trains="predictor", loss=lambda batch, samples: self.objective(batch))]
 
     def scores(self, x: Tensor) -> Tensor:
         """(B, *shape) -> f (B, 1 or classes)."""
-        return self.predictor(self.inputs(x.flatten(1)) if isinstance(self.inputs, Standardised) else x)
+        return self.predictor(self.inputs(x.flatten(1) if isinstance(self.inputs, Standardised) else x))
 
     def objective(self, batch: Batch) -> Terms:
         config, x, y = self.config, batch.cond["input"], batch.x

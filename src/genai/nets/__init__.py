@@ -21,6 +21,9 @@ COMPONENTS: dict[str, Component] = {
     "gpt": Component(
         "genai.nets.gpt:Language", "Transformer that reads ids from left to right", "genai.nets:GptConfig"
     ),
+    "reader": Component(
+        "genai.nets.reader:Reader", "Transformer that reads a text whole, or two", "genai.nets:ReaderConfig"
+    ),
     "mlp": Component("genai.nets.mlp:Mlp", "fully connected layers for points and table rows", "genai.nets:MlpConfig"),
     "tabular": Component(
         "genai.nets.tabular:Tabular", "residual layers for table rows, numbers as waves", "genai.nets:TabularConfig"
@@ -72,6 +75,15 @@ class GptConfig(NetConfig):
     tied: bool = False  # ids are read and written with the same table
     softcap: NonNegative = 15.0  # bound of the logits; 0: none
     dropout: Annotated[float, Range(low=0, high=0.9)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderConfig(NetConfig):
+    width: Count = 64  # numbers of an id
+    layers: Natural = 1
+    heads: Count = 4  # of attention
+    dropout: Annotated[float, Range(low=0, high=0.9)] = 0.5  # of the numbers of ids
+    hide: Annotated[float, Range(low=0, high=0.9)] = 0.2  # share of the ids that are not read in training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -264,6 +264,18 @@ class Prepares(Protocol):
 
 
 @runtime_checkable
+class Calibrates(Protocol):
+    """A model that has something left open until held-out data are seen, such as how sure it sounds. It decides that at
+    each evaluation of a training, so that every checkpoint which is saved then has it."""
+
+    def evaluate_openly(self, batch: Batch) -> Terms:
+        """`evaluate`, with what is to be decided."""
+
+    def calibrate(self, figures: Mapping[str, float]) -> None:
+        """Decides by the figures of all held-out data."""
+
+
+@runtime_checkable
 class Interpolates(Protocol):
     """A model that draws what lies between two samples."""
 

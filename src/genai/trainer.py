@@ -18,7 +18,7 @@ from genai import checkpoint as checkpoints
 from genai.budget import Budget, State
 from genai.checkpoint import Checkpoint
 from genai.console import Console, Progress
-from genai.contract import Batch, Model, Update
+from genai.contract import Batch, Calibrates, Model, Update
 from genai.data.loader import Loader
 from genai.data.order import step_index
 from genai.data.source import Dataset
@@ -287,6 +287,9 @@ class Trainer:
                 if not self._signal:  # a signal cuts an evaluation short
                     record |= {f"valid/{name}": value for name, value in held_out.items()}
                     gained = self._note_gain(held_out)
+                    for model in (self.model, self.averaged):  # the average follows what the model holds
+                        if isinstance(model, Calibrates):
+                            model.calibrate(held_out)
             if self._due(settings.preview_every) and not self._signal:
                 record |= self._log()
                 with self.pace.pause():
@@ -310,8 +313,8 @@ class Trainer:
         return bool(self._signal) or self.budget.used_up(self.state) or self._converged()
 
     def _converged(self) -> bool:
-        optimizers = [learner.optimizer for learner in self.learners.values()]
-        if optimizers and all(isinstance(o, Searching) and o.stalled for o in optimizers):
+        searches = [learner.optimizer for learner in self.learners.values()]
+        if searches and all(isinstance(search, Searching) and search.stalled for search in searches):
             return True
         tolerance, norms = self.settings.grad_tolerance, self._gradient_norms
         return tolerance is not None and bool(norms) and all(float(norm) < tolerance for norm in norms.values())
@@ -351,6 +354,7 @@ class Trainer:
             micro_size,
             self.config.seed,
             stopped=lambda: bool(self._received),
+            measure=self.averaged.evaluate_openly if isinstance(self.averaged, Calibrates) else None,
         )
         return in_units_of_text(figures, self.data.text)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_BINS = 15  # of equal width, of the calibration error
+NUM_BINS = 15  # of equal width, of the calibration error
 _LEAST_P = 1e-15
 
 Values = NDArray[np.floating]
@@ -59,6 +59,6 @@ def _area(scores: Values, positive: NDArray[np.bool_]) -> float | None:
 
 
 def _calibration_error(p: Values, right: NDArray[np.bool_]) -> float:
-    bins = np.minimum((p * _BINS).astype(int), _BINS - 1)
-    gaps = np.bincount(bins, p - right, minlength=_BINS)
+    bins = np.minimum((p * NUM_BINS).astype(int), NUM_BINS - 1)
+    gaps = np.bincount(bins, p - right, minlength=NUM_BINS)
     return float(np.abs(gaps).sum() / len(p))

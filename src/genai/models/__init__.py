@@ -122,6 +122,9 @@ class DiscriminativeConfig(ModelConfig):
     quantiles: tuple[Annotated[float, Range(low=0, high=1, above=True)], ...] = (0.1, 0.5, 0.9)  # of that loss
     dropout: Fraction = 0.0  # of a network's features
     label_smoothing: Fraction = 0.0
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: rare classes count as much as others
+    calibrate: bool = False  # probabilities by the temperature that makes held-out labels likeliest
+    mixup: NonNegative = 0.0  # of networks: alpha of what lies between two samples; 0: none
     augment: tuple[Literal["mirror", "translation", "cutout", "color"], ...] = ()  # of pictures that a network learns
     C: Positive = 1.0  # of machines: weight of their losses over that of |W|^2 / 2
     hinge: Literal["squared", "plain"] = "squared"  # of support vector machines: what a margin is missed by

@@ -5,11 +5,12 @@ kept with the weights."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Beta
 
 from genai.contract import Batch, Model, Request, Spec, Terms, Update
 from genai.errors import ConfigError
@@ -57,6 +58,10 @@ class Discriminative(Model):
         if config.augment and (given.modality != "image" or config.kind != "network"):
             what = f"model.augment is of pictures that a network learns, here a {config.kind} learns {given.modality}"
             raise ConfigError(what, fix="type 'model.augment=[]'")
+        if config.mixup and (config.kind != "network" or is_text):
+            what = "model.mixup mixes the numbers that a network reads, here are "
+            what += "texts" if is_text else f"those of a {config.kind}"
+            raise ConfigError(what, fix="type model.mixup=0")
         outputs = self.target.outputs
         self.inputs: nn.Module = nn.Identity()
         if config.kind == "network":
@@ -110,13 +115,19 @@ class Discriminative(Model):
         return Nystroem(values, **settings, features=most)
 
     def prepare(self, fetch: Callable[[Tensor], Batch], count: int, seed: int) -> None:
-        """The scale of the inputs, and what a kernel compares with, from the `count` training samples."""
-        inputs = self.inputs
+        """The scale of the inputs, what a kernel compares with, and the weights of classes, from the `count` training
+        samples."""
+        inputs, target = self.inputs, self.target
+        parts = torch.arange(count).split(_AT_ONCE)
         if isinstance(inputs, HashedTexts):
             self._kept = inputs.prepare(fetch, count)
         if not isinstance(inputs, Standardised):
+            if isinstance(target, Classes) and target.balanced:
+                target.balance(torch.cat([fetch(part).x for part in parts]))
             return
-        batches = [fetch(part) for part in torch.arange(count).split(_AT_ONCE)]
+        batches = [fetch(part) for part in parts]
+        if isinstance(target, Classes) and target.balanced:
+            target.balance(torch.cat([batch.x for batch in batches]))
         rows = torch.cat([batch.cond["input"].flatten(1).double() for batch in batches])
         inputs.prepare(rows, torch.Generator().manual_seed(seed))
         if count * inputs.features <= _MOST_KEPT:
@@ -165,22 +176,33 @@ class Discriminative(Model):
         return self.predictor(self.inputs(x.flatten(1) if isinstance(self.inputs, Standardised) else x))
 
     def objective(self, batch: Batch) -> Terms:
+        return self._of_network(batch) if self.config.kind == "network" else self._of_machine(batch)
+
+    def _of_network(self, batch: Batch) -> Terms:
         config, x, y = self.config, batch.cond["input"], batch.x
         if config.augment and self.training:
             x = augmented(config.augment, x)
-        if self._kept is None:
+        if not (config.mixup and self.training):
             scores = _precise(self.scores(x))
+            return {"loss": self.target.losses(scores, y).mean(), **self.target.seen(scores.detach(), y)}
+        # Inputs and targets between those of two samples (Zhang et al. 2018).
+        share, other = float(Beta(config.mixup, config.mixup).sample()), torch.randperm(len(x)).to(x.device)
+        scores = _precise(self.scores(torch.lerp(x[other], x, share)))
+        loss = share * self.target.losses(scores, y).mean() + (1 - share) * self.target.losses(scores, y[other]).mean()
+        return {"loss": loss, **self.target.seen(scores.detach(), y if share > 0.5 else y[other])}
+
+    def _of_machine(self, batch: Batch) -> Terms:
+        if self._kept is None:
+            scores, y = _precise(self.scores(batch.cond["input"])), batch.x
         else:
-            rows, targets = self._kept  # all of them, whose order does not matter
+            rows, y = self._kept  # all of them, whose order does not matter
             if len(batch) < len(rows):
-                rows, targets = rows[batch.index], y
-            scores, y = self.predictor(rows), targets
+                rows, y = rows[batch.index], batch.x
+            scores = self.predictor(rows)
             self._scores = scores.detach()
-        loss = self.target.losses(scores, y).mean()
-        if config.kind == "network":
-            return {"loss": loss, **self.target.seen(scores.detach(), y)}
-        # A machine's accuracy is left to evaluation: it takes a third of the time of such a step.
-        return {"loss": loss + self._squared_norm(scores) / (2 * self.target.C * max(1, self.spec.num_samples))}
+        # Its accuracy is left to evaluation: that would take a third of the time of such a step.
+        penalty = self._squared_norm(scores) / (2 * self.target.C * max(1, self.spec.num_samples))
+        return {"loss": self.target.losses(scores, y).mean() + penalty}
 
     def _squared_norm(self, scores: Tensor) -> Tensor:
         """Of the weights; of sums of kernels that of the functions, by the scores of all rows where they are known."""
@@ -193,7 +215,15 @@ class Discriminative(Model):
         return (weight @ kernel * weight).sum()
 
     def evaluate(self, batch: Batch) -> Terms:
-        return self.target.evaluate(_precise(self.scores(batch.cond["input"])), batch.x)
+        return self.target.evaluate(_precise(self.scores(batch.cond["input"])), batch.x, openly=False)
+
+    def evaluate_openly(self, batch: Batch) -> Terms:
+        return self.target.evaluate(_precise(self.scores(batch.cond["input"])), batch.x, openly=True)
+
+    def calibrate(self, figures: Mapping[str, float]) -> None:
+        if "temperature" in figures:
+            assert isinstance(self.target, Classes)
+            self.target.temperature.fill_(figures["temperature"])
 
     def conclude(self, means: Terms) -> Terms:
         return self.target.conclude(means)

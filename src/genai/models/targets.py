@@ -10,12 +10,16 @@ from genai.contract import Spec, Terms
 from genai.errors import ConfigError
 from genai.metrics.regression import middle
 from genai.models import DiscriminativeConfig
+from genai.models.calibration import TEMPERATURES, concluded, measured
 
 _OF_NUMBERS, _OF_CLASSES = {"ridge": "logistic", "svr": "linear_svm"}, {"logistic": "ridge", "linear_svm": "svr"}
 
 
 class Classes(nn.Module):
     """A label: one score f for two classes, one for each of more."""
+
+    weights: Tensor
+    temperature: Tensor
 
     def __init__(self, spec: Spec, config: DiscriminativeConfig) -> None:
         super().__init__()
@@ -27,35 +31,48 @@ class Classes(nn.Module):
         if config.loss != "mse":
             what = f"model.loss={config.loss} is not of classes, the target is one of {spec.classes} classes"
             raise ConfigError(what, fix="leave it out")
-        self.outputs = 1 if spec.classes == 2 else spec.classes
-        self.probable = config.kind in ("network", "logistic")
-        self.squared, self.smoothing = config.hinge == "squared" and not self.probable, config.label_smoothing
-        self.stop_metric = "nll_nats" if self.probable else "hinge_loss"
+        self.classes, self.outputs = spec.classes, 1 if spec.classes == 2 else spec.classes
+        self.margin, self.calibrate = config.kind in ("linear_svm", "kernel_svm"), config.calibrate
+        self.squared, self.smoothing = self.margin and config.hinge == "squared", config.label_smoothing
+        self.probable = self.calibrate or not self.margin
+        self.stop_metric = "hinge_loss" if self.margin else "nll_nats_uncalibrated" if config.calibrate else "nll_nats"
         self.C = config.C
         self.levels: tuple[float, ...] = ()
+        self.balanced = config.class_weights == "balanced"
+        if self.balanced:
+            self.register_buffer("weights", torch.ones(spec.classes))
+        if self.calibrate:
+            self.register_buffer("temperature", torch.ones(()))
+
+    def balance(self, y: Tensor) -> None:
+        """Weighs the classes of the training labels (N,) alike: N / (classes * how many there are of each)."""
+        counts = torch.bincount(y, minlength=self.classes).to(self.weights)
+        self.weights.copy_(len(y) / ((counts > 0).sum() * counts.clamp(min=1)))
 
     def losses(self, scores: Tensor, y: Tensor) -> Tensor:
         """(B,) of scores (B, outputs), in training."""
-        return self._losses(scores, y, self.smoothing)
+        found = self._hinges(scores, y) if self.margin else self._surprises(scores, y)
+        return found * self.weights[y] if self.balanced else found
 
-    def _losses(self, scores: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-        if self.probable:
-            if scores.shape[1] == 1:
-                wanted = (y.to(scores.dtype) * (1 - smoothing) + smoothing / 2)[:, None]
-                return F.binary_cross_entropy_with_logits(scores, wanted, reduction="none").squeeze(1)
-            if (
-                scores.dtype == torch.float64 and not smoothing
-            ):  # the same; by rows a softmax of few classes is slow in it
-                return F.nll_loss(F.log_softmax(scores.T, 0).T, y, reduction="none")
-            return F.cross_entropy(scores, y, reduction="none", label_smoothing=smoothing)
+    def _surprises(self, scores: Tensor, y: Tensor) -> Tensor:
+        smoothing = self.smoothing
+        if scores.shape[1] == 1:
+            wanted = (y.to(scores.dtype) * (1 - smoothing) + smoothing / 2)[:, None]
+            return F.binary_cross_entropy_with_logits(scores, wanted, reduction="none").squeeze(1)
+        if scores.dtype == torch.float64 and not smoothing:  # in which a softmax along a few classes is slow
+            return F.nll_loss(F.log_softmax(scores.T, 0).T, y, reduction="none")
+        return F.cross_entropy(scores, y, reduction="none", label_smoothing=smoothing)
+
+    def _hinges(self, scores: Tensor, y: Tensor) -> Tensor:
         missing = F.relu(1 - self._side(scores, y) * scores)
         return (missing.square() if self.squared else missing).sum(1)
 
     def squares(self, scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
-        """The squares that are `losses`: which scores (B, outputs) they are least for, which of them count (1, else 0),
+        """The squares that are `losses`: which scores (B, outputs) they are least for, how much each counts (0: not),
         and C times their second derivative."""
         side = self._side(scores, y)
-        return side, (side * scores < 1).to(scores.dtype), 2 * self.C
+        share = (side * scores < 1).to(scores.dtype)
+        return side, share * self.weights[y][:, None] if self.balanced else share, 2 * self.C
 
     def _side(self, scores: Tensor, y: Tensor) -> Tensor:
         """1 of its own class, -1 of the rest."""
@@ -67,19 +84,30 @@ class Classes(nn.Module):
         chosen = (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
         return {"accuracy": (chosen == y).to(torch.float32).mean()}
 
-    def evaluate(self, scores: Tensor, y: Tensor) -> Terms:
-        return {self.stop_metric: self._losses(scores, y).mean(), **self.seen(scores, y)}
+    def evaluate(self, scores: Tensor, y: Tensor, *, openly: bool) -> Terms:
+        """At the temperature that it has, or `openly` at all that it could have."""
+        terms = self.seen(scores, y)
+        if self.margin:
+            terms["hinge_loss"] = self._hinges(scores, y).mean()
+        if self.probable:
+            own = [] if not self.calibrate else [TEMPERATURES.to(scores) if openly else self.temperature[None]]
+            terms |= measured(self._logits(scores), y, torch.cat([scores.new_ones(1), *own]))
+        return terms
 
     def conclude(self, means: Terms) -> Terms:
-        return means
+        if not self.probable:
+            return means
+        figures = concluded(means)
+        return {**{name: term for name, term in means.items() if term.ndim == 0}, **figures}
+
+    def _logits(self, scores: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(scores), scores], dim=1) if scores.shape[1] == 1 else scores
 
     def answers(self, scores: Tensor) -> Tensor:
         """(B, classes): probabilities; of support vector machines scores, the largest of which is the class."""
-        if not self.probable:
-            return torch.cat([-scores, scores], dim=1) if scores.shape[1] == 1 else scores
-        if scores.shape[1] == 1:
-            return torch.cat([-scores, scores], dim=1).sigmoid()
-        return scores.softmax(1)
+        if self.probable:
+            return (self._logits(scores) / (self.temperature if self.calibrate else 1)).softmax(1)
+        return torch.cat([-scores, scores], dim=1) if scores.shape[1] == 1 else scores
 
 
 class Numbers(nn.Module):
@@ -101,6 +129,9 @@ class Numbers(nn.Module):
         if config.label_smoothing:
             what = f"model.label_smoothing is of classes, {name} is a number"
             raise ConfigError(what, fix="type model.label_smoothing=0")
+        if config.class_weights != "none" or config.calibrate:
+            key, usual = ("calibrate", "false") if config.calibrate else ("class_weights", "none")
+            raise ConfigError(f"model.{key} is of classes, {name} is a number", fix=f"type model.{key}={usual}")
         self.kind = config.loss if config.kind == "network" else "ridge" if config.kind == "ridge" else "margin"
         self.unit = spec.scale[0]
         self.margin = config.epsilon / self.unit if self.kind == "margin" else 0.0
@@ -143,7 +174,7 @@ class Numbers(nn.Module):
         """In data units."""
         return self.unit * (y - self.answers(scores)[:, self.middle])
 
-    def evaluate(self, scores: Tensor, y: Tensor) -> Terms:
+    def evaluate(self, scores: Tensor, y: Tensor, *, openly: bool) -> Terms:
         rest = self._rest(scores, y)
         wide = y.to(rest)
         terms = {"mse": rest.square().mean(), "mae": rest.abs().mean()}

@@ -143,7 +143,7 @@ def test_the_processes_end_when_the_launcher_is_killed(tmp_path: Path) -> None:
     wait_for(lambda: not any(Path(f"/proc/{rank}/cmdline").exists() for rank in ranks), seconds=10)
 
 
-@pytest.mark.parametrize("seconds", [0.8, 2.0])
+@pytest.mark.parametrize("seconds", [1.2, 2.5])
 def test_a_signal_before_training_ends_it_without_a_word_too_many(seconds: float, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = command(*training("probe_gan", folder, *ENDLESS, "trainer.devices=2"))

@@ -254,7 +254,7 @@ def test_what_is_known_of_items_tells_of_one_that_nobody_had(tmp_path: Path) -> 
     items = write(tmp_path / "items.csv", kinds, ("id", "name", "kind", "year"))
     run = tmp_path / "run"
     settings = [PRESET, f"data.path={path}", f"data.items={items}", "trainer.max_steps=150", "model.penalty=1"]
-    assert forked(lambda: train(config_of("discriminative", run, *settings, "optim.lr=0.02"))) == 0
+    assert forked(lambda: train(config_of("discriminative", run, *settings, "optim.lr=0.01"))) == 0
     model = open_trained(run, threads=1).model
     users, names = model.spec.cond["input"].names, model.spec.names
     request = Request(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy.stats import norm, rankdata
 
-from genai.columns import Column, groups, layout, width
+from genai.columns import Column, groups, layout, ranks, width
 from genai.contract import Spec
 from genai.data.kinds import kind_of
 from genai.data.sheet import read_csv
@@ -113,16 +113,24 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 def test_normal_scores_are_the_normal_quantiles_of_ranks() -> None:
     values = np.random.RandomState(0).gamma(2, size=513)
-    column = Column("x", "number", quantiles=tuple(np.quantile(values, np.linspace(0, 1, 513))))
-    ranks = (rankdata(values) - 1) / 512
-    expected = norm.ppf(5e-4 + ranks * (1 - 1e-3))
-    assert np.allclose(normal_scores(values, column), expected, atol=1e-6)
+    column = Column("x", "number", count=513, quantiles=tuple(np.quantile(values, ranks(513))))
+    of_each = (rankdata(values) - 1) / 512
+    expected = norm.ppf((0.5 + of_each * 513) / 514)
+    assert np.abs(normal_scores(values, column) - expected).max() < 0.05
     assert np.allclose(from_scores(normal_scores(values, column), column), values)
+
+
+def test_values_far_out_stay_as_rare_as_they_were() -> None:
+    values = np.concatenate([np.random.RandomState(0).rand(49_990), np.full(10, 50.0)])
+    column = Column("x", "number", count=50_000, quantiles=tuple(np.quantile(values, ranks(513))))
+    drawn = from_scores(np.random.RandomState(1).randn(200_000), column)
+    assert 10 < (drawn > 25).sum() < 90
+    assert ((drawn > 1.01) & (drawn < 49)).sum() < 30
 
 
 def test_a_value_that_many_rows_share_comes_back_from_every_score_of_its_ranks() -> None:
     knots = np.sort(np.concatenate([np.zeros(800), np.random.RandomState(0).gamma(2, size=200)]))
-    column = Column("x", "number", quantiles=tuple(np.quantile(knots, np.linspace(0, 1, 513))))
+    column = Column("x", "number", count=1000, quantiles=tuple(np.quantile(knots, ranks(513))))
     scores = norm.ppf(np.linspace(0.01, 0.79, 50))
     assert (from_scores(scores, column) == 0).all()
     assert norm.cdf(normal_scores(np.zeros(1), column))[0] == pytest.approx(0.4, abs=0.01)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal, NamedTuple
+
+_FAR = 4.0  # deviations
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Column:
     rare: tuple[str, ...] = ()
     rare_counts: tuple[int, ...] = ()
     numeric: bool = False  # categories that are numbers of few values
-    # Of numbers, and of dates in seconds: values at even steps of rank, from the least to the greatest.
+    # Of numbers, and of dates in seconds: how many there are in training, and their values at `ranks`, in order.
+    count: int = 0
     quantiles: tuple[float, ...] = ()
     mean: float = 0.0
     deviation: float = 1.0
@@ -76,3 +80,13 @@ def width(columns: Sequence[Column]) -> int:
 def groups(columns: Sequence[Column]) -> tuple[int, ...]:
     """How long each group is, in order."""
     return tuple(column.classes for column in columns if column.classes)
+
+
+def ranks(count: int) -> list[float]:
+    """Where so many quantiles are taken, 0 to 1: at even steps of the normal score, so that what is far out is told
+    from what is not."""
+    if count == 1:
+        return [0.5]
+    normal = NormalDist()
+    steps = [normal.cdf(_FAR * (2 * i / (count - 1) - 1)) for i in range(count)]
+    return [(step - steps[0]) / (steps[-1] - steps[0]) for step in steps]

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from genai.columns import Column, Place, layout
+from genai.columns import Column, Place, layout, ranks
 from genai.contract import Spec
 from genai.data.table_rows import date_text, from_scores, texts_of
 from genai.lettering import font_for, one_line, wrapped
 
 Array = NDArray[np.generic]
 _PANEL, _MARGIN, _HEAD, _FOOT = (220, 120), 14, 18, 16  # pixels of a column's picture, around it, above and below it
+_POINTS = 2000  # that stand for a column's values in training
 _ACROSS, _MOST_PANELS, _MOST_BARS, _BINS = 4, 32, 20, 24
 _GREY, _BLUE = (205, 205, 205), (31, 84, 148)
 
@@ -144,7 +145,7 @@ def _bars(values: Array, place: Place, column: Column) -> tuple[Array, Array, tu
         drawn = np.bincount(codes, minlength=len(column.values))[order] / max(1, len(codes))
         return real, drawn, (column.values[order[0]], column.values[order[-1]] if len(order) > 1 else "")
     there = np.ones(len(values), dtype=bool) if place.group is None else values[:, place.group].argmax(1) == 0
-    knots = np.array(column.quantiles)
+    knots = np.interp(np.linspace(0, 1, _POINTS), ranks(len(column.quantiles)), column.quantiles)
     low, high = np.quantile(knots, [0.005, 0.995])
     edges = np.linspace(low, max(high, low + 1e-9), _BINS + 1)
     real, drawn = (

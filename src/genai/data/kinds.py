@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from genai.columns import Column
+from genai.columns import Column, ranks
 from genai.data.sheet import MISSING, MISSING_NUMBERS, Cells, Sheet
 from genai.errors import DataError
 
@@ -24,7 +24,7 @@ _FORMS = (
     "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%d.%m.%Y %H:%M",
     "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%M:%S.%f", "%Y年%m月%d日",
 )  # fmt: skip
-_STEPS = 512  # of rank, between quantiles
+_STEPS = 512  # between quantiles
 _MOST_CATEGORIES = 100
 _FEW, _EACH = 16, 10  # numbers of at most so many values, each met so often on average, are categories
 _MOST_CLASSES = 1000
@@ -176,7 +176,8 @@ def _column_of_values(
         name,
         kind,
         type=cells.type,
-        quantiles=tuple(map(float, np.quantile(known, np.linspace(0, 1, min(_STEPS, max(1, len(known) - 1)) + 1)))),
+        count=len(known),
+        quantiles=tuple(map(float, np.quantile(known, ranks(min(_STEPS, max(1, len(known) - 1)) + 1)))),
         mean=float(known.mean()),
         deviation=deviation if deviation > 0 else 1.0,
         step=step,

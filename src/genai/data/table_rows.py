@@ -16,12 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from genai.columns import Column, layout
+from genai.columns import Column, layout, ranks
 from genai.data.kinds import numbers_in, parser_of
 from genai.data.sheet import MISSING, MISSING_NUMBERS, Sheet
 from genai.errors import DataError
 
-_EDGE = 5e-4  # of ranks: a score lies within 3.3 deviations
 _SHOWN = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -119,9 +118,9 @@ def _refuse_empty(sheet: Sheet, column: Column, empty: np.ndarray) -> None:
 def normal_scores(values: np.ndarray, column: Column) -> np.ndarray:
     """(N,) of values of a column, NaN for NaN: of a value that many rows share, the middle of its ranks."""
     knots = np.array(column.quantiles)
-    ranks = np.linspace(0, 1, len(knots)) if len(knots) > 1 else np.array([0.5])
+    places = np.array(ranks(len(knots)))
     differ, first, count = np.unique(knots, return_index=True, return_counts=True)
-    low, high = ranks[first], ranks[first + count - 1]
+    low, high = places[first], places[first + count - 1]
     # Between two knots the rank rises from the highest of the lower to the lowest of the upper one.
     right = np.searchsorted(differ, values).clip(0, len(differ) - 1)
     left = (right - 1).clip(0)
@@ -130,7 +129,8 @@ def normal_scores(values: np.ndarray, column: Column) -> np.ndarray:
     share = ((values - differ[left]) / span).clip(0, 1)
     between = high[left] + share * (low[right] - high[left])
     rank = np.where(exact | (right == left), (low[right] + high[right]) / 2, between)
-    score = torch.special.ndtri(torch.from_numpy(_EDGE + rank * (1 - 2 * _EDGE))).numpy()
+    edge = _edge(column)
+    score = torch.special.ndtri(torch.from_numpy(edge + rank * (1 - 2 * edge))).numpy()
     return np.where(np.isnan(values), math.nan, score)
 
 
@@ -138,8 +138,14 @@ def from_scores(scores: np.ndarray, column: Column) -> np.ndarray:
     """(N,) values of normal scores, of the column's steps."""
     knots = np.array(column.quantiles)
     rank = torch.special.ndtr(torch.from_numpy(scores.astype(np.float64))).numpy()
-    rank = ((rank - _EDGE) / (1 - 2 * _EDGE)).clip(0, 1)
-    return stepped(np.interp(rank, np.linspace(0, 1, len(knots)), knots), column)
+    edge = _edge(column)
+    rank = ((rank - edge) / (1 - 2 * edge)).clip(0, 1)
+    return stepped(np.interp(rank, ranks(len(knots)), knots), column)
+
+
+def _edge(column: Column) -> float:
+    """Rank beyond which a score stands for the least or the greatest value: that of one of so many."""
+    return 0.5 / (column.count + 1)
 
 
 def stepped(values: np.ndarray, column: Column) -> np.ndarray:

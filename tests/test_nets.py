@@ -310,3 +310,21 @@ def test_what_does_not_fit_a_denoiser_is_told() -> None:
         assert re.search(told, error.value.fix)
     with pytest.raises(ConfigError, match="no encoder"):
         family(UNET).encoder(spec=picture(1, 8, 8), config=UNET)
+
+
+def test_a_transformer_makes_a_vector_of_every_value_and_of_where_it_stands() -> None:
+    spec, config = picture(2, 8, 12), DitConfig(name="dit", width=16, heads=2, layers=2, patch=4)
+    torch.manual_seed(0)
+    encoder = family(config).encoder(spec=spec, config=config)
+    for p in encoder.parameters():  # its blocks begin by changing nothing
+        nn.init.normal_(p, std=0.3)
+    x = torch.randn(3, 2, 8, 12, requires_grad=True)
+    features = encoder(x)
+    assert features.shape == (3, encoder.features)
+    features[0].square().sum().backward()
+    assert x.grad is not None
+    assert (x.grad[0] != 0).all()
+    assert (x.grad[1:] == 0).all()  # no sample sees another
+    assert not torch.allclose(encoder(x.roll(4, 3)), features, atol=1e-3)  # the same patches elsewhere
+    with pytest.raises(ConfigError, match="no maps"):
+        family(config).encoder(spec=spec, config=config, outputs=3, factor=4)

@@ -121,6 +121,7 @@ class DiscriminativeConfig(ModelConfig):
     )
     quantiles: tuple[Annotated[float, Range(low=0, high=1, above=True)], ...] = (0.1, 0.5, 0.9)  # of that loss
     dropout: Fraction = 0.0  # of a network's features
+    mel_bands: Natural = 40  # of sounds, whose loudness in bands of pitch a network looks at; 0: their values
     label_smoothing: Fraction = 0.0
     class_weights: Literal["none", "balanced"] = "none"  # balanced: rare classes count as much as others
     calibrate: bool = False  # probabilities by the temperature that makes held-out labels likeliest

@@ -20,6 +20,7 @@ from genai.models.recommender import Recommender
 from genai.models.targets import Classes, Numbers
 from genai.nets.family import family
 from genai.nets.kernels import Exact, Nystroem, RandomFourier, Standardised
+from genai.nets.logmel import LogMel
 from genai.nets.sparse import SparseLinear
 from genai.schema import NetConfig
 
@@ -65,6 +66,9 @@ class Discriminative(Model):
         outputs = self.target.outputs
         self.inputs: nn.Module = nn.Identity()
         if config.kind == "network":
+            if given.modality == "audio" and config.mel_bands:
+                self.inputs = mel = LogMel(given, bands=config.mel_bands)
+                given = mel.spec
             encoder = family(net).encoder(spec=given, config=net)
             head = nn.Linear(encoder.features, outputs)
             self.predictor: nn.Module = nn.Sequential(encoder, nn.Dropout(config.dropout), head)
@@ -172,7 +176,7 @@ class Discriminative(Model):
         return [Update(trains="predictor", loss=lambda batch, samples: self.objective(batch))]
 
     def scores(self, x: Tensor) -> Tensor:
-        """(B, *shape) -> f (B, 1 or classes)."""
+        """(B, *shape) -> f (B, outputs)."""
         return self.predictor(self.inputs(x.flatten(1) if isinstance(self.inputs, Standardised) else x))
 
     def objective(self, batch: Batch) -> Terms:

@@ -20,9 +20,10 @@ def least(
         counts = share[:, k].nonzero()[:, 0]
         if not len(counts):
             continue
+        alike = k > 0 and torch.equal(share[:, k], share[:, k - 1])  # as all are at first
         if kernel or len(counts) < rows.shape[1]:
             chosen = rows if kernel else rows[counts]
-            if k == 0 or not torch.equal(share[:, k], share[:, k - 1]):
+            if not alike:
                 matrix = rows[counts[:, None], counts] if kernel else chosen @ chosen.T
                 matrix.diagonal().add_(1 / (strength * share[counts, k]))
                 factor = factor_of(matrix)
@@ -34,10 +35,12 @@ def least(
             else:
                 weight[k] = of_rows @ chosen
         else:
-            wide = torch.cat([rows[counts], rows.new_ones(len(counts), 1)], dim=1)
-            weighed = wide.T * (strength * share[counts, k])
-            matrix = (weighed @ wide).double()
-            matrix.diagonal()[:-1].add_(1.0)
-            found = torch.linalg.solve(matrix, (weighed @ wanted[counts, k]).double()).to(rows)
+            if not alike:
+                wide = torch.cat([rows[counts], rows.new_ones(len(counts), 1)], dim=1)
+                weighed = wide.T * (strength * share[counts, k])
+                matrix = (weighed @ wide).double()
+                matrix.diagonal()[:-1].add_(1.0)
+                factor = factor_of(matrix)
+            found = torch.cholesky_solve((weighed @ wanted[counts, k]).double()[:, None], factor)[:, 0].to(rows)
             weight[k], bias[k] = found[:-1], found[-1]
     return weight, bias

@@ -17,7 +17,9 @@ COMPONENTS: dict[str, Component] = {
     "unet": Component(
         "genai.nets.unet:Unet", "convolutions on several scales that remove noise", "genai.nets:UNetConfig"
     ),
-    "dit": Component("genai.nets.dit:Dit", "Transformer over patches that removes noise", "genai.nets:DitConfig"),
+    "dit": Component(
+        "genai.nets.dit:Dit", "Transformer over patches that removes noise, or tells apart", "genai.nets:DitConfig"
+    ),
     "gpt": Component(
         "genai.nets.gpt:Language", "Transformer that reads ids from left to right", "genai.nets:GptConfig"
     ),

@@ -34,7 +34,7 @@ from harness import config_of, differences, forked, metrics, train
 
 QUIET = ["threads=1", "--quiet"]
 PRESET = ["experiment=discriminative/text_linear", "trainer.eval_every=0"]
-LINEAR = [*PRESET, "model.buckets=65536"]
+LINEAR = [*PRESET, "model.most_ngrams=65536"]
 SMALL_NET = ["net.width=16", "net.heads=2", "dtype=fp32", "trainer.eval_every=0", "trainer.max_samples=null"]
 
 
@@ -115,7 +115,7 @@ def test_words_marks_and_parts_of_words_are_found_in_small_letters_and_signs_by_
 def of_bytes(texts: Sequence[str], tmp_path: Path, *overrides: str) -> tuple[HashedTexts, Rows]:
     path = table(tmp_path / "t.csv", ["label", "text"], [[i % 2, text] for i, text in enumerate(texts)])
     data = opened(path, target="label", valid_fraction=0.0)
-    config = compose_train("discriminative", [*PRESET, f"data.path={path}", "model.buckets=10000000", *overrides])
+    config = compose_train("discriminative", [*PRESET, f"data.path={path}", "model.most_ngrams=10000", *overrides])
     found = HashedTexts(spec=data.spec.seen, config=config.model)  # type: ignore[arg-type]
     rows, _ = found.double().prepare(data.train.fetch, len(data.train))
     return found, rows
@@ -290,7 +290,7 @@ EXACT = ["dtype=fp64", "trainer.max_steps=60", "trainer.grad_tolerance=1e-8", "d
 
 def test_logistic_regression_of_texts_is_scikit_learn_s(tmp_path: Path) -> None:
     path = reviews(tmp_path / "r.csv")
-    form = ["model.ngrams=characters", "model.characters=2", "model.buckets=100000", "model.C=1"]
+    form = ["model.ngrams=characters", "model.characters=2", "model.most_ngrams=1000", "model.C=1"]
     config = config_of("discriminative", tmp_path / "run", *PRESET, *form, *EXACT, f"data.path={path}")
     assert forked(lambda: train(config)) == 0
     data = opened(path, target="label", valid_fraction=0.0)
@@ -307,7 +307,7 @@ def test_ridge_regression_of_molecules_is_scikit_learn_s(tmp_path: Path) -> None
     smiles = ["".join(rng.choice(list("CNOc1()="), 12)) for _ in range(50)]
     rows = [[text, text.count("C") + 2 * text.count("N") + rng.normal()] for text in smiles]
     path = table(tmp_path / "m.csv", ["smiles", "expt"], rows)
-    form = ["experiment=discriminative/molecules", "model.characters=2", "model.buckets=100000", *EXACT]
+    form = ["experiment=discriminative/molecules", "model.characters=2", "model.most_ngrams=1000", *EXACT]
     config = config_of("discriminative", tmp_path / "run", *form, f"data.path={path}")
     assert forked(lambda: train(config)) == 0
     data = opened(path, field="smiles", target="expt", valid_fraction=0.0)
@@ -357,7 +357,7 @@ def test_pairs_are_told_apart_by_what_both_say_together(kind: str, tmp_path: Pat
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     path = reviews(folder / "r.csv", 300)
-    form = ["model.buckets=65536"] if request.param == "text_linear" else [*SMALL_NET, "data.vocab_size=300"]
+    form = ["model.most_ngrams=65536"] if request.param == "text_linear" else [*SMALL_NET, "data.vocab_size=300"]
     form += ["net.hide=0.1", "trainer.max_steps=150", "optim.lr=1e-2"] if request.param == "text" else []
     preset = [f"experiment=discriminative/{request.param}", f"data.path={path}", *form]
     assert forked(lambda: train(config_of("discriminative", folder / "run", *preset))) == 0
@@ -438,7 +438,7 @@ def test_a_training_on_texts_that_was_killed_goes_on_as_if_it_had_not_been(prese
             tmp_path / "m.csv", ["smiles", "expt"], [["C" * (i % 9 + 1) + "N", i % 9 + 0.5] for i in range(60)]
         )
         form[1] = f"data.path={path}"
-    form += [*SMALL_NET, "data.vocab_size=300"] if preset == "text" else ["model.buckets=4096", "optim.max_iter=2"]
+    form += [*SMALL_NET, "data.vocab_size=300"] if preset == "text" else ["model.most_ngrams=4096", "optim.max_iter=2"]
     few = ["trainer.max_steps=4", "trainer.save_every=2", "trainer.eval_every=1", "trainer.grad_tolerance=null"]
     settings = {text.split("=")[0]: text for text in [*form, *few]}
     whole, halves = (config_of("discriminative", tmp_path / name, *settings.values()) for name in ("whole", "halves"))

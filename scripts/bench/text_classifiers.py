@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # which the first step of any optimizer imports: start-up
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold

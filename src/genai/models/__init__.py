@@ -145,4 +145,4 @@ class DiscriminativeConfig(ModelConfig):
     weighting: Literal["tfidf", "counts"] = (
         "tfidf"  # of n-grams: by how rare they are; 1 + ln of how often they are met
     )
-    buckets: Annotated[int, Range(low=2, high=1 << 28)] = 1 << 20  # that n-grams are hashed into
+    most_ngrams: Annotated[int, Range(low=1, high=1 << 26)] = 1 << 18  # that are learned, those that most texts hold

@@ -1,8 +1,8 @@
-"""Texts as linear machines see them: hashed n-grams, weighed by how rare each is."""
+"""Texts as linear machines see them: the n-grams that training met most, known by their hashes, and weighed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,78 +15,96 @@ from genai.nets.ngrams import hashed, mixed
 from genai.nets.sparse import Rows
 
 _AT_ONCE = 4096  # texts
+_NONE = np.iinfo(np.int64).max  # in place of a hash
+
+Found = tuple[np.ndarray, np.ndarray]  # (M,) int64 which text, and (M,) the hash or the number of each n-gram in it
 
 
 class HashedTexts(nn.Module):
-    """Ids (B[, fields], T) -> rows of `features` buckets of n-grams. Of "tfidf" (Sparck Jones 1972, as scikit-learn has
-    it) each counts (1 + ln n) (1 + ln((1 + N) / (1 + d))) where it is met n times, and in d of N training texts; a row
-    has a length of 1. Of "counts" 1 + ln n.
+    """Ids (B[, 2], T) -> rows of `features` n-grams, those that most training texts hold; no other is seen. Of "tfidf"
+    (Sparck Jones 1972, as scikit-learn has it) each counts (1 + ln n) (1 + ln((1 + N) / (1 + d))) where it is met n
+    times, and in d of N training texts; a row has a length of 1. Of "counts" 1 + ln n.
 
-    The n-grams of a second field are others than those of the first; those that both hold are a third kind.
+    The n-grams of a second text are others than those of the first; those that both hold are a third kind.
     """
 
     idf: Tensor
+    known: Tensor
 
     def __init__(self, *, spec: Spec, config: DiscriminativeConfig) -> None:
         super().__init__()
-        self.features, self.config = config.buckets, config
+        self.features, self.config = config.most_ngrams, config
         self.tokenizer = read_tokenizer(spec.tokenizer)
-        self.register_buffer("idf", torch.ones(config.buckets))
+        self.register_buffer("idf", torch.ones(self.features))
+        self.register_buffer("known", torch.full((self.features,), _NONE))  # hashes, which rise
 
     def prepare(self, fetch: Callable[[Tensor], Batch], count: int) -> tuple[Rows, Tensor]:
-        """Finds what n-grams weigh in the `count` training texts; these, and their targets."""
-        parts, targets = [], []
+        """Finds the n-grams of the `count` training texts, and what they weigh; these texts, and their targets."""
+        found, targets = [], []
         for part in torch.arange(count).split(_AT_ONCE):
             batch = fetch(part)
-            parts.append(self._counted(batch.cond["input"]))
+            rows, hashes = self._found(batch.cond["input"])
+            found.append((rows + int(part[0]), hashes))
             targets.append(batch.x)
-        sizes = np.concatenate([np.diff(starts) for starts, _, _ in parts])
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        columns, counts = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+        rows, hashes = _joined(found)
+        different, numbers = np.unique(hashes, return_inverse=True)
+        rows, numbers, times = _counted(rows, numbers, len(different))
+        met = np.bincount(numbers, minlength=len(different))
+        chosen = np.sort(np.argsort(-met, kind="stable")[: self.features])
+        self.known[: len(chosen)] = torch.from_numpy(different[chosen])
         if self.config.weighting == "tfidf":
-            met = np.bincount(columns, minlength=self.features)
-            self.idf.copy_(torch.from_numpy(1 + np.log((1 + count) / (1 + met))))
-        return self._weighed(starts, columns, counts), torch.cat(targets)
+            self.idf[: len(chosen)] = torch.from_numpy(1 + np.log((1 + count) / (1 + met[chosen]))).to(self.idf)
+        place = np.full(len(different), -1)
+        place[chosen] = np.arange(len(chosen))
+        seen = place[numbers] >= 0
+        return self._weighed(rows[seen], place[numbers[seen]], times[seen], count), torch.cat(targets)
 
     def forward(self, x: Tensor) -> Rows:
-        return self._weighed(*self._counted(x))
+        rows, hashes = self._found(x)
+        known = self.known.cpu().numpy()
+        numbers = np.searchsorted(known, hashes).clip(max=len(known) - 1)
+        same = known[numbers] == hashes
+        return self._weighed(*_counted(rows[same], numbers[same], self.features), len(x))
 
-    def _weighed(self, starts: np.ndarray, columns: np.ndarray, counts: np.ndarray) -> Rows:
-        device = self.idf.device
-        places, bounds = torch.from_numpy(columns).to(device), torch.from_numpy(starts).to(device)
-        values = torch.from_numpy(1 + np.log(counts)).to(self.idf)
-        if self.config.weighting == "tfidf":
-            values = values * self.idf[places]
-            row = torch.arange(len(starts) - 1, device=device).repeat_interleave(bounds.diff())
-            squares = values.new_zeros(len(starts) - 1).index_add_(0, row, values.square())
-            values = values / squares.sqrt()[row]
-        return Rows(bounds, places, values, self.features)
-
-    def _counted(self, x: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where each text's begin (B + 1,), and of each n-gram that it holds the bucket, and how often."""
+    def _found(self, x: Tensor) -> Found:
+        """The n-grams of texts, in which a second one has others."""
         fields = x[:, None] if x.ndim == 2 else x
-        found = [self._found(fields[:, i]) for i in range(fields.shape[1])]
-        if len(found) == 2:
-            found.append(_in_both(*found))
-        rows = np.concatenate([rows for rows, _ in found])
-        buckets = np.concatenate([_bucket(hashes, i, self.features) for i, (_, hashes) in enumerate(found)])
-        places, counts = np.unique(rows * self.features + buckets, return_counts=True)
-        starts = np.searchsorted(places, np.arange(len(x) + 1) * self.features)
-        return starts, places % self.features, counts
+        parts = [self._hashed(fields[:, i]) for i in range(fields.shape[1])]
+        if len(parts) == 2:
+            parts.append(_in_both(*parts))
+        kinds = [(rows, mixed(hashes + np.uint64(i)) if i else hashes) for i, (rows, hashes) in enumerate(parts)]
+        rows, hashes = _joined(kinds)
+        return rows, hashes.view(np.int64)
 
-    def _found(self, ids: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _hashed(self, ids: Tensor) -> Found:
         rows, end = ids.cpu().numpy(), self.tokenizer.end
         texts = [self.tokenizer.decode(row[row != end]) for row in rows]
         return hashed(texts, self.config.ngrams, self.config.characters)
 
+    def _weighed(self, rows: np.ndarray, numbers: np.ndarray, times: np.ndarray, count: int) -> Rows:
+        device = self.idf.device
+        starts = torch.from_numpy(np.searchsorted(rows, np.arange(count + 1))).to(device)
+        columns = torch.from_numpy(numbers).to(device)
+        values = torch.from_numpy(1 + np.log(times)).to(self.idf)
+        if self.config.weighting == "tfidf":
+            values = values * self.idf[columns]
+            row = torch.arange(count, device=device).repeat_interleave(starts.diff())
+            squares = values.new_zeros(count).index_add_(0, row, values.square())
+            values = values / squares.sqrt()[row]
+        return Rows(starts, columns, values, self.features)
 
-def _bucket(hashes: np.ndarray, field: int, buckets: int) -> np.ndarray:
-    hashes = mixed(hashes + np.uint64(field)) if field else hashes
-    found: np.ndarray = (hashes % np.uint64(buckets)).astype(np.int64)
-    return found
+
+def _counted(rows: np.ndarray, numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each n-gram of each text, numbers below `size`, and how often it is met there; in order."""
+    places, times = np.unique(rows * size + numbers, return_counts=True)
+    return places // max(1, size), places % max(1, size), times
 
 
-def _in_both(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _joined(parts: Sequence[Found]) -> Found:
+    return np.concatenate([rows for rows, _ in parts]), np.concatenate([hashes for _, hashes in parts])
+
+
+def _in_both(one: Found, other: Found) -> Found:
     """What both texts of a row hold, once."""
     keys = [hashes ^ mixed(rows.astype(np.uint64)) for rows, hashes in (one, other)]
     _, first, _ = np.intersect1d(*keys, return_indices=True)

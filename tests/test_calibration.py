@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from genai.__main__ import run as genai
 from genai.config import compose_train
+from genai.contract import Request
 from genai.errors import ConfigError
 from genai.factory import build_model, open_dataset, open_trained
 from genai.metrics.classification import figures
@@ -161,6 +162,20 @@ def test_mixup_learns_what_lies_between_two_samples() -> None:
     assert not torch.isclose(found, cross_entropy(model.scores(x), batch.x))
 
 
+def test_a_picture_and_its_mirror_image_are_given_one_answer() -> None:
+    config = compose_train("discriminative", [*SMALL, "model.mirror_answers=true", "trainer.max_steps=1"])
+    data = open_dataset(config, None)
+    model: Any = build_model(config, data.spec)
+    torch.nn.init.normal_(model.head.weight)
+    x = data.train.fetch(torch.arange(32)).cond["input"]
+
+    def said(x: torch.Tensor) -> torch.Tensor:
+        return model.draw(Request(len(x), {"input": x}, [], torch.device("cpu")))
+
+    torch.testing.assert_close(said(x), said(x.flip(3)))
+    assert not torch.allclose(model.scores(x), model.scores(x.flip(3)))
+
+
 @pytest.mark.parametrize(("metric", "data"), [("accuracy", "digits"), ("r2", "diabetes")])
 def test_a_training_stops_on_a_named_metric_and_keeps_the_best_weights(metric: str, data: str, tmp_path: Path) -> None:
     """Higher is better of both: a network that learns its rows by heart, at a rate that is too high, stops."""
@@ -186,6 +201,7 @@ def test_a_training_stops_on_a_named_metric_and_keeps_the_best_weights(metric: s
     ("overrides", "fix"),
     [
         (["model.mixup=0.2", "model.kind=logistic"], "model.mixup=0"),
+        (["data=diabetes", "model.mirror_answers=true"], "model.mirror_answers=false"),
         (["data=diabetes", "model.calibrate=true"], "model.calibrate=false"),
         (["data=diabetes", "model.class_weights=balanced"], "model.class_weights=none"),
     ],

@@ -127,6 +127,7 @@ class DiscriminativeConfig(ModelConfig):
     calibrate: bool = False  # probabilities by the temperature that makes held-out labels likeliest
     mixup: NonNegative = 0.0  # of networks: alpha of what lies between two samples; 0: none
     augment: tuple[Literal["mirror", "translation", "cutout", "color"], ...] = ()  # of pictures that a network learns
+    mirror_answers: bool = False  # of pictures: what a network says of each and of its mirror image, averaged
     C: Positive = 1.0  # of machines: weight of their losses over that of |W|^2 / 2
     hinge: Literal["squared", "plain"] = "squared"  # of support vector machines: what a margin is missed by
     epsilon: NonNegative = 0.1  # of those that predict a number: how far off costs nothing, in its own unit

@@ -59,6 +59,9 @@ class Discriminative(Model):
         if config.augment and (given.modality != "image" or config.kind != "network"):
             what = f"model.augment is of pictures that a network learns, here a {config.kind} learns {given.modality}"
             raise ConfigError(what, fix="type 'model.augment=[]'")
+        if config.mirror_answers and (given.modality != "image" or config.kind != "network"):
+            what = f"model.mirror_answers is of networks for pictures, here a {config.kind} learns {given.modality}"
+            raise ConfigError(what, fix="type model.mirror_answers=false")
         if config.mixup and (config.kind != "network" or is_text):
             what = "model.mixup mixes the numbers that a network reads, here are "
             what += "texts" if is_text else f"those of a {config.kind}"
@@ -219,10 +222,15 @@ class Discriminative(Model):
         return (weight @ kernel * weight).sum()
 
     def evaluate(self, batch: Batch) -> Terms:
-        return self.target.evaluate(_precise(self.scores(batch.cond["input"])), batch.x, openly=False)
+        return self.target.evaluate(self._final(batch.cond["input"]), batch.x, openly=False)
 
     def evaluate_openly(self, batch: Batch) -> Terms:
-        return self.target.evaluate(_precise(self.scores(batch.cond["input"])), batch.x, openly=True)
+        return self.target.evaluate(self._final(batch.cond["input"]), batch.x, openly=True)
+
+    def _final(self, x: Tensor) -> Tensor:
+        """The scores that answers are made of."""
+        scores = _precise(self.scores(x))
+        return (scores + _precise(self.scores(x.flip(3)))) / 2 if self.config.mirror_answers else scores
 
     def calibrate(self, figures: Mapping[str, float]) -> None:
         if "temperature" in figures:
@@ -234,7 +242,7 @@ class Discriminative(Model):
 
     def draw(self, request: Request) -> Tensor:
         """(count, classes): probabilities, of support vector machines scores; of a number (count, quantiles)."""
-        return self.target.answers(_precise(self.scores(request.cond["input"])))
+        return self.target.answers(self._final(request.cond["input"]))
 
 
 def _precise(scores: Tensor) -> Tensor:

@@ -104,6 +104,9 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
     (tmp_path / "DIALOGUE.jsonl").write_text("\n".join(map(json.dumps, talk)))
     reviews = [f"{('neg', 'pos')[i % 2]},Number {i} is {('bad', 'good')[i % 2]}." for i in range(200)]
     (tmp_path / "REVIEWS.csv").write_text("\n".join(["label,text", *reviews]))
+    both = [f"{i % 3} comes,{i % 2} comes,{('no', 'yes')[i % 3 == i % 2]}" for i in range(60)]
+    (tmp_path / "PAIRS.csv").write_text("\n".join(["first,second,same", *both]))
+    (tmp_path / "MOLECULES.csv").write_text("\n".join(["smiles,expt", *(f"{'C' * i}O,{i / 2}" for i in range(1, 40))]))
     rows = [f"{('plain', 'rare', 'odd')[i % 3]},{('Beijing', 'Ulm')[i % 2]},{i / 4},{i * i % 37}" for i in range(90)]
     (tmp_path / "TABLE.csv").write_text("\n".join(["kind,city,size,price", *rows]) + "\n")
     (tmp_path / "HOLES.csv").write_text("kind,city,size,price\nplain,,3.5,\n,Ulm,,7\n")

@@ -109,8 +109,7 @@ class Copula(Model):
         return self.completed(x, torch.zeros(request.count, self.rows.elements, device=x.device), request)
 
     def impute(self, x: Tensor, missing: Tensor, request: Request) -> Tensor:
-        firsts = [int((self.rows.element == i).nonzero()[0]) for i in range(self.rows.elements)]
-        return self.completed(x, (~missing[:, firsts]).to(x.dtype), request, whole=True)
+        return self.completed(x, self.rows.known(missing).to(x), request, whole=True)
 
     def completed(self, x: Tensor, is_known: Tensor, request: Request, *, whole: bool = False) -> Tensor:
         """Rows drawn given their elements `is_known` (B, E) and the label: a draw of all scores, moved to what is known

@@ -115,10 +115,7 @@ class RowDiffusion(Diffusion):
         return self.completed(known, known.new_zeros(request.count, self.denoiser.rows.elements), request)
 
     def impute(self, x: Tensor, missing: Tensor, request: Request) -> Tensor:
-        """`missing` says the same of all numbers of a group."""
-        rows = self.denoiser.rows
-        firsts = [int((rows.element == i).nonzero()[0]) for i in range(rows.elements)]
-        return self.completed(x, (~missing[:, firsts]).to(x.dtype), request, whole=True)
+        return self.completed(x, self.denoiser.rows.known(missing).to(x), request, whole=True)
 
     def completed(self, known: Tensor, is_known: Tensor, request: Request, *, whole: bool = False) -> Tensor:
         """Rows drawn given their elements `is_known` (B, E); of the groups 1 at one number. No category is missing

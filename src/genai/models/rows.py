@@ -77,6 +77,11 @@ class Rows(nn.Module):
             there[:, self.may_lack] = x[:, self.there_at]
         return there
 
+    def known(self, missing: Tensor) -> Tensor:
+        """(B, D) booleans, the same for all numbers of a group -> (B, E), 1 for elements that are not missing."""
+        firsts = [int((self.element == i).nonzero()[0]) for i in range(self.elements)]
+        return (~missing[:, firsts]).to(torch.get_default_dtype())
+
     def spread(self, elements: Tensor) -> Tensor:
         """(B, E) -> (B, D): of each element for all its numbers."""
         return elements.index_select(1, self.element)

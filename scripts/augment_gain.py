@@ -1,14 +1,15 @@
-"""What drawn samples add to a small labelled training set: the held-out accuracy of a classifier with and without them.
+"""What drawn samples add to a small labelled training set: held-out figures of a classifier with and without them.
 
-    python scripts/augment_gain.py pictures|table [--seeds 5] [--minutes 2] [--model diffusion] [--per-class 200]
+    python scripts/augment_gain.py pictures|table [--seeds 0 1 2 3 4] [--minutes 2] [--model diffusion] [KEY=VALUE ...]
 
 pictures: 20 of each class of Fashion-MNIST as the package has it, a small CNN, 2,000 held-out pictures.
 table: 200 rows of the breast cancer data, 12 of them malignant, a logistic regression; held out are all other rows.
 
 For each seed the set is drawn, a model is trained on it alone, `genai sample --append-to` writes the set with drawn
-samples beside its own (of the table so many that both classes are equal), and the same classifier is trained on both.
-Prints the figures of each seed, and the mean gain with its standard error. The classifiers of the pictures take as
-many steps in both cases.
+samples beside its own (of the table so many that both classes are equal), and the same classifier is trained on both;
+of the table a third time, on the real rows with model.class_weights=balanced, as one would do without a model. Prints
+the figures of each seed, and the mean gains over the real ones alone with their standard errors. The classifiers of the
+pictures take as many steps in both cases.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from genai.data.packaged import FASHION_NAMES
 
 QUIET = Console(quiet=True)
 EACH, ROWS, RARE = 20, 200, 12
+FIGURES = ("accuracy", "balanced_accuracy", "auc")
 
 
 def pictures(folder: Path, seed: int) -> tuple[Path, Path]:
@@ -62,9 +64,10 @@ def table(folder: Path, seed: int) -> tuple[Path, Path]:
     return folder / "train.csv", folder / "test.csv"
 
 
-def scored(kind: str, data: Path, test: Path, run: Path, seed: int) -> dict[str, float]:
+def scored(kind: str, data: Path, test: Path, run: Path, seed: int, *more: str) -> dict[str, float]:
     """Figures on the held-out data of a classifier that learned from all of `data`."""
     settings = [
+        *more,
         f"data.path={data}",
         "data.valid_fraction=0",
         f"run.dir={run}",
@@ -78,20 +81,20 @@ def scored(kind: str, data: Path, test: Path, run: Path, seed: int) -> dict[str,
         settings += ["experiment=discriminative/logistic", "data.target=diagnosis"]
     genai.train("discriminative", *settings, console=QUIET)
     figures = genai.evaluate(run, f"data.path={test}", console=QUIET)
-    return {name: figures[name] for name in ("accuracy", "balanced_accuracy", "auc")}
+    return {name: figures[name] for name in FIGURES}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=["pictures", "table"])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--model", default="diffusion")
     parser.add_argument("--per-class", type=int, default=200)
     parser.add_argument("settings", nargs="*", help="KEY=VALUE of the model")
     asked = parser.parse_args()
-    gains = []
-    for seed in range(asked.seeds):
+    gains: dict[str, list[list[float]]] = {}
+    for seed in asked.seeds:
         with tempfile.TemporaryDirectory() as at:
             folder = Path(at)
             data, test = (pictures if asked.kind == "pictures" else table)(folder, seed)
@@ -113,14 +116,21 @@ def main() -> None:
                 console=QUIET,
             )
             more = folder / "more" if asked.kind == "pictures" else folder / "more" / "train.csv"
-            without = scored(asked.kind, data, test, folder / "without", seed)
-            beside = scored(asked.kind, more, test, folder / "with", seed)
-            print(f"seed {seed}: " + ", ".join(f"{k} {without[k]:.4f} -> {beside[k]:.4f}" for k in without), flush=True)
-            gains.append([beside[k] - without[k] for k in without])
-    found = np.array(gains)
-    error = found.std(axis=0, ddof=1) / len(found) ** 0.5 if len(found) > 1 else np.zeros(found.shape[1])
-    for name, mean, deviation in zip(without, found.mean(0), error, strict=True):
-        print(f"{name}: {mean:+.4f} +- {deviation:.4f} over {len(found)} seeds")
+            ways = {"real": scored(asked.kind, data, test, folder / "real", seed)}
+            ways["with drawn"] = scored(asked.kind, more, test, folder / "drawn", seed)
+            if asked.kind == "table":
+                weights = "model.class_weights=balanced"
+                ways["weighed"] = scored(asked.kind, data, test, folder / "weighed", seed, weights)
+            told = [f"{way} " + ", ".join(f"{of[name]:.4f}" for name in FIGURES) for way, of in ways.items()]
+            print(f"seed {seed}:", "; ".join(told), flush=True)
+            real = ways.pop("real")
+            for way, of in ways.items():
+                gains.setdefault(way, []).append([of[name] - real[name] for name in FIGURES])
+    print("gains in", ", ".join(FIGURES))
+    for way, each in gains.items():
+        found = np.array(each)
+        error = found.std(axis=0, ddof=1) / len(found) ** 0.5 if len(found) > 1 else np.zeros(found.shape[1])
+        print(f"{way}:", ", ".join(f"{mean:+.4f} +- {e:.4f}" for mean, e in zip(found.mean(0), error, strict=True)))
 
 
 if __name__ == "__main__":

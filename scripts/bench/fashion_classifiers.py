@@ -1,6 +1,6 @@
 """Classifiers of the complete Fashion-MNIST beside scikit-learn's: 60,000 pictures to learn from, 10,000 to test on.
 
-    python scripts/bench/fashion_classifiers.py [data.path=FOLDER] [logistic linear_svm kernel_svm mlp cnn]
+    python scripts/bench/fashion_classifiers.py [data.path=FOLDER] [logistic linear_svm kernel_svm mlp cnn vit]
 
 Prints a table: the share of the test set that is right, and the seconds of the whole command line that trains (ours,
 with start-up, evaluation and checkpoint) or of the fit (scikit-learn's, on values standardised as ours are, which is
@@ -45,6 +45,7 @@ ROWS_OF: dict[str, tuple[list[str], Callable[[], Any] | None]] = {
         lambda: MLPClassifier((128, 128), batch_size=128, max_iter=10, random_state=0),
     ),
     "cnn": ([], None),
+    "vit": ([], None),
 }
 
 

@@ -200,7 +200,12 @@ def test_a_training_stops_on_a_named_metric_and_keeps_the_best_weights(metric: s
 @pytest.mark.parametrize(
     ("overrides", "fix"),
     [
-        (["model.mixup=0.2", "model.kind=logistic"], "model.mixup=0"),
+        (["model.mixup=0.2", "model.kind=logistic"], "model.mixup=0.0"),
+        (["model.loss=huber", "model.kind=ridge", "data=diabetes"], "model.loss=mse"),
+        (["model.label_smoothing=0.5", "model.kind=linear_svm"], "model.label_smoothing=0.0"),
+        (["model.hinge=plain", "model.kind=logistic"], "model.hinge=squared"),
+        (["model.augment=[mirror]", "model.kind=logistic"], "'model.augment=[]'"),
+        (["model.C=2"], "model.C=1.0"),
         (["data=diabetes", "model.mirror_answers=true"], "model.mirror_answers=false"),
         (["data=diabetes", "model.calibrate=true"], "model.calibrate=false"),
         (["data=diabetes", "model.class_weights=balanced"], "model.class_weights=none"),

@@ -227,6 +227,13 @@ def test_a_test_file_is_ranked_beside_all_that_is_known(trained: Path, ratings: 
     assert found["ndcg_at_10"] > 0.3
 
 
+def test_new_users_are_judged_by_a_share_of_what_they_had(trained: Path, tmp_path: Path) -> None:
+    new = write(tmp_path / "new.csv", [(f"new {user}", item) for user, item in rows_of_groups(seed=1)])
+    assert genai(["eval", str(trained), "--input", str(new), "--quiet"]) == 0
+    found = json.loads((trained / "eval/new.csv.json").read_text())
+    assert found["ndcg_at_10"] > 0.4 > 2 * found["popularity_ndcg_at_10"]
+
+
 def test_resume_is_exact(ratings: Path, tmp_path: Path) -> None:
     given = [PRESET, f"data.path={ratings}", "trainer.max_steps=6", "trainer.save_every=2", "model.loss=bpr"]
     whole, halves = tmp_path / "whole", tmp_path / "halves"

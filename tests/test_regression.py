@@ -118,6 +118,27 @@ def test_figures_of_numbers_are_scikit_learn_s() -> None:
     assert measured["r2"] == pytest.approx(r2_score(real, found))
     assert figures(real[:1], real[:1])["r2"] == 1
     assert figures(real[:1] + 1, real[:1])["r2"] == 0
+    assert figures(np.full(7, 0.3) + 1e-9, np.full(7, 0.3))["r2"] == 0  # whose variance is rounding
+
+
+def test_numbers_far_from_zero_are_told_apart(tmp_path: Path) -> None:
+    """Targets around a million that differ by cents: written as they are, and no figure of rounding."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=200)
+    rows = [f"{a:.6f},{1e6 + a / 2:.2f}" for a in x]
+    (tmp_path / "t.csv").write_text("\n".join(["x,y", *rows]))
+    (tmp_path / "new.csv").write_text("\n".join(["x,y", *reversed(rows)]))
+    given = ["experiment=discriminative/ridge", f"data.path={tmp_path}/t.csv", "data.target=y", "model.C=1e6"]
+    run, out = tmp_path / "run", tmp_path / "out"
+    assert genai(["train", "discriminative", *given, f"run.dir={run}", "threads=1", "--quiet"]) == 0
+    assert genai(["sample", str(run), "--input", f"{tmp_path}/new.csv", "--out", str(out), "--quiet"]) == 0
+    with open(out / "predictions.csv", newline="", encoding="utf-8") as file:
+        made = list(csv.DictReader(file))
+    assert [float(row["y"]) for row in made] == [round(1e6 + a / 2, 2) for a in x[::-1]]
+    assert max(abs(float(row["predicted"]) - float(row["y"])) for row in made) < 0.01
+    assert genai(["eval", str(run), "--quiet"]) == 0
+    (written,) = (run / "eval").glob("*.json")
+    assert json.loads(written.read_text())["rmse"] < 0.005
 
 
 def test_held_out_terms_are_in_data_units_however_they_are_batched(

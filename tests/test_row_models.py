@@ -69,6 +69,18 @@ def test_a_copula_fills_in_by_the_conditional_of_normal_scores(tmp_path: Path) -
     assert drawn.std() == pytest.approx(np.sqrt(1 - weights @ r[[0, 2], 1]), abs=0.02)
 
 
+def test_a_copula_finds_rows_with_holes_as_likely_as_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    z = np.random.RandomState(0).multivariate_normal(np.zeros(2), [[1.0, 0.9], [0.9, 1.0]], 3000)
+    cells = [[f"{a:.9f}", "" if i % 2 else f"{b:.9f}"] for i, (a, b) in enumerate(z)]
+    data = opened(table(path, ["a", "b"], cells))
+    model = copula_of(data)
+    whole = model.evaluate(data.train.fetch(torch.arange(0, 3000, 2)))["copula_nats"]
+    halves = model.evaluate(data.train.fetch(torch.arange(1, 3000, 2)))["copula_nats"]
+    assert float(whole) == pytest.approx(0.5 * np.log(1 - 0.9**2), abs=0.06)
+    assert abs(float(halves)) < 0.02  # of one number alone: it is as likely as beside an independent one
+
+
 def test_a_copula_draws_categories_as_often_as_they_are_met(tmp_path: Path) -> None:
     data = opened(mixed(tmp_path / "a.csv", 2000))
     real = data.train.fetch(torch.arange(len(data.train))).x

@@ -123,6 +123,13 @@ def test_rows_are_added_to_a_table_in_its_own_order_of_columns(trained: dict[str
     assert all(row["note"] == "" for row in added)
 
 
+def test_rows_are_added_to_a_table_in_utf_16_too(trained: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(Path(str(PENGUINS)).read_text(encoding="utf-8"), encoding="utf-16")
+    folder = api.sample(trained["told"], append_to=path, per_class=2, out=tmp_path / "s", console=QUIET)
+    assert len(rows_of(folder / "train.csv")) == len(rows_of(Path(str(PENGUINS)))) + 6
+
+
 def test_pictures_are_added_to_folders_of_classes(tmp_path: Path) -> None:
     random = np.random.RandomState(0)
     for name in ("cat", "dog"):

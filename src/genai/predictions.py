@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from genai.columns import Column
 from genai.contract import Model, Request, Spec
 from genai.data.source import Split
+from genai.data.table_rows import number_texts, stepped
 from genai.device import Runtime
 from genai.lettering import font_for, one_line, wrapped
 from genai.metrics import classification, regression
@@ -67,6 +69,8 @@ class NumberAnswers:
     real: NDArray[np.floating]  # (N,), NaN where they are not known
     name: str
     quantiles: tuple[float, ...]
+    decimals: int  # that a number in single precision has, in these units; below 0: tens, hundreds
+    column: Column | None  # as a table writes it
 
     def __len__(self) -> int:
         return len(self.values)
@@ -94,10 +98,18 @@ class NumberAnswers:
         return ["predicted", *([self.name] if self.known else []), *(f"quantile({q:g})" for q in self.quantiles)]
 
     def row(self, i: int) -> list[str]:
-        own = [f"{self.real[i]:.9g}"] if self.known else []
         quantiles = self.values[i] if self.quantiles else []
-        predicted, *others = (f"{value:.7g}" for value in (self.predicted[i], *quantiles))
-        return [predicted, *own, *others]
+        predicted, *others = (self._text(value) for value in (self.predicted[i], *quantiles))
+        if not self.known:
+            return [predicted, *others]
+        real = self.real[i]
+        own = self._text(real) if self.column is None else number_texts(np.array([real]), self.column)[0]
+        return [predicted, own, *others]
+
+    def _text(self, value: float) -> str:
+        if self.column is not None and self.column.kind == "date":
+            return number_texts(np.array([value]), self.column)[0]
+        return f"{np.round(value, self.decimals) + 0.0:.15g}"
 
     def picture(self) -> tuple[str, Image.Image | None]:
         return "predicted", number_picture(self.predicted, self.real, self.name)
@@ -132,9 +144,11 @@ def answers(
         return ClassAnswers(found, given, names_of(spec), model.probable)
     scale, offset = spec.scale[0], spec.offset[0]
     name = spec.columns[0].name if spec.columns else "value"
-    # Seven digits of single precision, of numbers as large as these.
-    real = (given.astype(np.float64) * scale + offset).round(5 - math.floor(math.log10(abs(offset) + scale)))
-    return NumberAnswers(found * scale + offset, real, name, model.quantiles)
+    # Targets are in deviations, in single precision: of these six digits behind the point are right.
+    decimals = 6 - math.ceil(math.log10(scale * max(1.0, np.nanmax(np.abs(given), initial=0.0))))
+    real, column = given.astype(np.float64) * scale + offset, spec.columns[0] if spec.columns else None
+    real = stepped(real, column) if column is not None and column.step else real.round(decimals)
+    return NumberAnswers(found * scale + offset, real, name, model.quantiles, decimals, column)
 
 
 def write(folder: Path, found: Answers, file_of: Callable[[int], str] | None = None) -> list[str]:

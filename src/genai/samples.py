@@ -343,6 +343,8 @@ def texts_of(prompts: Sequence[str], trained: Trained) -> Split:
     fields = spec.seen.shape[0] if len(spec.seen.shape) > 1 else 1
     if len(prompts) % fields:
         raise ConfigError("this model reads pairs of texts", fix="type --prompt TEXT --prompt TEXT")
+    if not all(map(str.strip, prompts)):
+        raise ConfigError("a prompt is empty, of which nothing is predicted", fix="type --prompt TEXT")
     lines = [
         "\t".join(" ".join(text.split()) for text in prompts[i : i + fields]) for i in range(0, len(prompts), fields)
     ]

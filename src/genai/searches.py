@@ -44,6 +44,9 @@ class Searching(Optimizer):
                 break
             start, before, direction = self._point(), loss, self.direction(gradient)
             slope = float(gradient @ direction)
+            if not slope < 0:  # rounding leaves no way down
+                self.stalled = True
+                break
             loss, found, step = self._search(measure, start, loss, direction, slope)
             self.stalled = not loss < before - self.tolerance_change
             if not loss < before:  # back to where the loss is least
@@ -61,8 +64,7 @@ class Searching(Optimizer):
     ) -> tuple[float, Tensor, Tensor]:
         """Loss and gradient where the search ends, and the step to there."""
         rate, low, high = float(self.param_groups[0]["lr"]), 0.0, math.inf
-        found, gradient, step = loss, start, direction
-        for _ in range(_MOST_TRIALS if slope < 0 else 0):
+        for _ in range(_MOST_TRIALS):
             step = direction if rate == 1 else rate * direction
             self._move(start + step)
             found, gradient = float(measure()), self._gradient()

@@ -19,7 +19,7 @@ from genai.data.records import CsvRows
 from genai.data.sheet import Cells, Sheet
 from genai.data.source import Dataset, Split, open_source
 from genai.data.table_rows import category_text, codes_of, from_scores, number_texts, stepped
-from genai.data.tabular import as_rows, rows_with_holes
+from genai.data.tabular import rows_with_holes
 from genai.device import Runtime, mix
 from genai.errors import ConfigError, DataError
 from genai.factory import Trained, require
@@ -47,11 +47,11 @@ def conditioned(trained: Trained, sampling: SamplingConfig, *, seed: int, count:
             require(model, Imputes, _LACKS)
             sheet = _one_row(asked, spec.columns)
             try:
-                stored = rows_with_holes(sheet, spec.columns)
+                row = rows_with_holes(sheet, spec.columns)
             except DataError as error:
                 what = error.what.replace(" in row 1", "")  # there is no other
                 raise ConfigError(f"--label {label}: {what}", fix="type a value that the column has") from error
-            x, missing = (torch.from_numpy(part).expand(count, -1) for part in as_rows(stored, spec.columns))
+            x, missing = (torch.from_numpy(part).expand(count, -1) for part in row)
             batches = completed(model, x, missing, told, trained.runtime, sampling)
         else:
             batches = draw(model, told, trained.runtime, sampling)
@@ -121,7 +121,7 @@ def read_holes(trained: Trained, path: Path) -> Holes:
     opened = open_source(DataConfig(name="path", path=PathText(str(path)), drop=()))
     if not isinstance(opened, Sheet):
         raise DataError("the model was trained on a table, this is none", path=path, fix="name a .csv or .parquet")
-    x, missing = (torch.from_numpy(part) for part in as_rows(rows_with_holes(opened, spec.columns), spec.columns))
+    x, missing = (torch.from_numpy(part) for part in rows_with_holes(opened, spec.columns))
     if not missing.any():
         raise DataError("no cell of the table is empty", path=path, fix="leave those empty that are to be filled in")
     labels = None
@@ -200,16 +200,21 @@ def write_filled(
         return write_rows(folder, whole, [replace(c, type=holes.sheet.columns[c.name].type) for c in columns], name)
     header = list(holes.sheet.columns)
     separator = CsvRows(holes.path, skip=True).separator
-    content = holes.path.read_bytes()
-    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     made = filled_text(
-        content.decode("utf-16" if is_wide else "utf-8"),
+        _text_of(holes.path),
         separator,
         lambda row, column: (texts[header[column]][row] or None) if header[column] in texts else None,
     )
     with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
         file.writelines(made)
     return [f"{name}.csv"]
+
+
+def _text_of(path: Path) -> str:
+    """Of a file that may be UTF-16, as spreadsheets save it; a mark at the start of UTF-8 is kept."""
+    content = path.read_bytes()
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_wide else "utf-8")
 
 
 # -- measured ----------------------------------------------------------------------------------------------------------
@@ -268,11 +273,11 @@ def write_added(folder: Path, path: Path, drawn: Drawn) -> list[str]:
     if lacking := [name for name in texts if name not in table.columns]:
         what = f"no column '{lacking[0]}', which the model learned"
         raise DataError(what, path=path, fix="name the table that it was trained on")
-    text = path.read_bytes()
-    with open(folder / path.name, "wb") as copied:
-        copied.write(text if text.endswith(b"\n") else text + b"\n")
-    with open(folder / path.name, "a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, delimiter=table.separator, lineterminator="\r\n" if b"\r\n" in text else "\n")
+    text = _text_of(path)
+    end = "\r\n" if "\r\n" in text else "\n"
+    with open(folder / path.name, "w", newline="", encoding="utf-8") as file:
+        file.write(text if text.endswith("\n") else text + end)
+        writer = csv.writer(file, delimiter=table.separator, lineterminator=end)
         for row in range(len(drawn.values)):
             writer.writerow([texts[name][row] if name in texts else "" for name in table.columns])
     return [path.name]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from genai.contract import Spec
 from genai.data import sniff
+from genai.data.kinds import number
 from genai.data.records import item_column, named
 from genai.data.sheet import MISSING, Cells, Sheet, read_csv, read_tables
 from genai.errors import DataError
@@ -94,19 +93,10 @@ def _words(name: str, cells: Cells) -> list[list[str]]:
     """Of each row: its number by the eighth it lies in, where a column has many, else the parts of its text."""
     texts = _texts(cells)
     there = [text for text in texts if text]
-    numbers = _numbers(there)
-    if numbers is not None and len(set(there)) > _FEW_NUMBERS:
-        edges = np.quantile(numbers, np.arange(1, _BINS) / _BINS)
+    if all(number(text) is not None for text in there) and len(set(there)) > _FEW_NUMBERS:
+        edges = np.quantile(list(map(float, there)), np.arange(1, _BINS) / _BINS)
         return [[f"{name}={int(np.searchsorted(edges, float(text)))}"] if text else [] for text in texts]
     sign = next((sign for sign in _SEPARATORS if any(sign in text for text in there)), None)
     parts = [[f"{name}={part.strip().casefold()}" for part in text.split(sign) if part.strip()] for text in texts]
     usual = {word for word, _ in Counter(word for row in parts for word in set(row)).most_common(_MOST_WORDS)}
     return [sorted(set(row) & usual) for row in parts]
-
-
-def _numbers(texts: Sequence[str]) -> np.ndarray | None:
-    try:
-        values = np.array([float(text) for text in texts])
-    except ValueError:
-        return None
-    return values if all(map(math.isfinite, values.tolist())) else None

@@ -16,9 +16,9 @@ from genai.data.sheet import MISSING, MISSING_NUMBERS, Cells, Sheet
 from genai.errors import DataError
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_ENDLESS = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
+_INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _CODE = re.compile(r"[+-]?0\d+")  # 007 is no 7
-_IDENTIFIER = re.compile(r"(^|[_\s.-])(id|uuid|index|key|编号|序号)$|^.*(Id|ID)$|^$", re.IGNORECASE)
+_IDENTIFIER = re.compile(r"(?i:(^|[_\s.-])(id|uuid|index|key|编号|序号)$)|[a-z](Id|ID)$|^$")
 _FORMS = (
     "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y-%m",
     "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%d.%m.%Y %H:%M",
@@ -49,7 +49,7 @@ def kind_of(
     cells = sheet.columns[name]
     counts = np.bincount(cells.codes, minlength=len(cells.texts))
     met = [text for text, count in zip(cells.texts, counts, strict=True) if count]
-    if (endless := cells.first(lambda text: _ENDLESS.fullmatch(text) is not None)) is not None:
+    if (endless := cells.first(_is_infinite)) is not None:
         what = f"column '{name}' holds '{endless[0]}' in row {sheet.rows[endless[1]]}"
         raise DataError(what, path=sheet.path, fix="write a number, or leave it empty where it is not known")
     if not as_category:
@@ -57,22 +57,25 @@ def kind_of(
         if found is not None:
             whole = found.kind == "number" and found.step >= 1
             of_all = int(counts[counts > 0].max(initial=0)) == 1 and len(met) == len(sheet) > _UNIQUE
-            if (
-                role == "value"
-                and whole
-                and found.missing is None
-                and of_all
-                and (_IDENTIFIER.search(name) is not None or (drawn and _counts_on(found, cells)))
-            ):
-                last = round(found.quantiles[-1])
-                return Column(name, "identifier", role="left_out", type=cells.type, last=last)
-            values = {float(text) for text in met if _NUMBER.fullmatch(text)} if found.kind == "number" else set()
+            values = {value for text in met if (value := number(text)) is not None} if found.kind == "number" else set()
+            if role == "value" and whole and found.missing is None and of_all:
+                has_no_gaps = round((max(values) - min(values)) / found.step) + 1 == len(values)
+                if _IDENTIFIER.search(name) is not None or (drawn and has_no_gaps):
+                    last = round(max(values))
+                    return Column(name, "identifier", role="left_out", type=cells.type, last=last)
             few = len(values) <= _FEW and len(sheet) >= _EACH * len(values)
             classes = role == "target" and whole and len(values) <= _FEW
             if not (found.kind == "number" and (classes or (drawn and few and role == "value"))):
                 return Column(**{**vars(found), "role": role})
-    column = _as_category(name, cells, counts, sheet, train, role)
+    column = _as_category(name, cells, counts, sheet, train, role, marks_in(cells, as_category=as_category))
     return replace(column, numeric=not as_category and all(number(text) is not None for text in column.values))
+
+
+def marks_in(cells: Cells, *, as_category: bool) -> frozenset[str]:
+    """The texts that say that nothing is known: among numbers also some that are categories elsewhere."""
+    given = [text for text in cells.texts if text not in MISSING_NUMBERS]
+    numbers = bool(given) and not as_category and all(number(text) is not None for text in given)
+    return MISSING_NUMBERS if numbers else MISSING
 
 
 def _missing_of(texts: Sequence[str], marks: frozenset[str], counts: np.ndarray, cells: Cells) -> str | None:
@@ -90,7 +93,13 @@ def numbers_in(cells: Cells, parse: Callable[[str], float | None]) -> np.ndarray
 
 
 def number(text: str) -> float | None:
-    return float(text) if _NUMBER.fullmatch(text) else None
+    """None for what is none, or too large for one."""
+    value = float(text) if _NUMBER.fullmatch(text) else math.inf
+    return value if math.isfinite(value) else None
+
+
+def _is_infinite(text: str) -> bool:
+    return bool(_INFINITE.fullmatch(text) or (_NUMBER.fullmatch(text) and math.isinf(float(text))))
 
 
 def seconds(text: str, form: str) -> float | None:
@@ -107,13 +116,13 @@ def parser_of(column: Column) -> Callable[[str], float | None]:
 
 def _as_number(name: str, cells: Cells, met: Sequence[str], sheet: Sheet, train: np.ndarray) -> Column | None:
     given = [text for text in met if text not in MISSING_NUMBERS]
-    plain = [text for text in given if _NUMBER.fullmatch(text)]
+    plain = [text for text in given if number(text) is not None]
     if not plain or any(_CODE.fullmatch(text) for text in plain):
         return None
     if len(plain) < len(given):
         if len(plain) <= len(given) / 2:
             return None
-        odd = cells.first(lambda text: text not in MISSING_NUMBERS and not _NUMBER.fullmatch(text))
+        odd = cells.first(lambda text: text not in MISSING_NUMBERS and number(text) is None)
         assert odd is not None
         what = f"column '{name}' holds '{odd[0][:40]}' in row {sheet.rows[odd[1]]}, where most are numbers"
         fix = f"correct it, empty it where it is not known, or type 'data.categories=[{name}]' or 'data.drop=[{name}]'"
@@ -125,9 +134,8 @@ def _as_number(name: str, cells: Cells, met: Sequence[str], sheet: Sheet, train:
         places = (min(written), max(written))
     if most <= _MOST_PLACES and max(abs(float(text)) for text in plain) * 10**most < 2**53:
         units = np.array([round(float(text) * 10**most) for text in plain], dtype=np.int64)
-        step = float(np.gcd.reduce(units - units[0]) or 1) / 10**most
-        if float(units[0]) % max(1.0, step * 10**most) != 0:  # multiples of it, shifted
-            step = 10.0**-most
+        shared = int(np.gcd.reduce(units - units[0])) or 1
+        step = (1 if units[0] % shared else shared) / 10**most  # 1: of multiples, shifted
     return _column_of_values(name, "number", cells, met, MISSING_NUMBERS, train, number, step, places, "")
 
 
@@ -171,7 +179,6 @@ def _column_of_values(
     known = known[~np.isnan(known)]
     if not len(known):  # all of them are held out
         known = values[~np.isnan(values)]
-    deviation = float(known.std())
     return Column(
         name,
         kind,
@@ -179,7 +186,7 @@ def _column_of_values(
         count=len(known),
         quantiles=tuple(map(float, np.quantile(known, ranks(min(_STEPS, max(1, len(known) - 1)) + 1)))),
         mean=float(known.mean()),
-        deviation=deviation if deviation > 0 else 1.0,
+        deviation=float(known.std()) if np.ptp(known) > 0 else 1.0,
         step=step,
         places=places,
         form=form,
@@ -187,17 +194,18 @@ def _column_of_values(
     )
 
 
-def _counts_on(column: Column, cells: Cells) -> bool:
-    """Whether numbers that all differ are those of rows: there are no gaps."""
-    return round((column.quantiles[-1] - column.quantiles[0]) / max(column.step, 1.0)) + 1 == len(cells.codes)
-
-
 def _as_category(
-    name: str, cells: Cells, counts: np.ndarray, sheet: Sheet, train: np.ndarray, role: Literal["value", "target"]
+    name: str,
+    cells: Cells,
+    counts: np.ndarray,
+    sheet: Sheet,
+    train: np.ndarray,
+    role: Literal["value", "target"],
+    marks: frozenset[str],
 ) -> Column:
     of_training = np.bincount(cells.codes[train], minlength=len(cells.texts))
-    texts = [i for i in np.flatnonzero(counts) if cells.texts[i] not in MISSING]
-    missing = _missing_of([cells.texts[i] for i in np.flatnonzero(counts)], MISSING, counts, cells)
+    texts = [i for i in np.flatnonzero(counts) if cells.texts[i] not in marks]
+    missing = _missing_of([cells.texts[i] for i in np.flatnonzero(counts)], marks, counts, cells)
     most = _MOST_CLASSES if role == "target" else _MOST_CATEGORIES
     if not texts:
         what = f"column '{name}' is empty"
@@ -213,7 +221,7 @@ def _as_category(
         raise DataError(what, path=sheet.path, fix="type data.target=COLUMN for another")
     common = sorted(texts, key=lambda i: (-counts[i], cells.texts[i]))
     rare = common[most - 1 :] if len(common) > most else []
-    kept = sorted((i for i in texts if i not in set(rare)), key=lambda i: _order(cells.texts[i]))
+    kept = sorted(common[: len(common) - len(rare)], key=lambda i: _order(cells.texts[i]))
     own = [int(of_training[i]) for i in kept] + ([int(of_training[rare].sum())] if rare else [])
     return Column(
         name,
@@ -223,7 +231,7 @@ def _as_category(
         values=(*(cells.texts[i] for i in kept), *(["(rare)"] if rare else [])),
         counts=tuple(own),
         rare=tuple(cells.texts[i] for i in rare),
-        rare_counts=tuple(int(counts[i]) for i in rare),
+        rare_counts=tuple(int(of_training[i]) for i in rare),
         missing=missing,
     )
 

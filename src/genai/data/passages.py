@@ -22,7 +22,7 @@ from genai.data.records import CsvRows, JsonLines, Records, TableRows, text_colu
 from genai.data.sheet import Cells, Sheet, read_csv, read_tables
 from genai.data.source import Dataset, SeenBy
 from genai.data.tables import Tables
-from genai.data.tabular import spec_of_target, split_rows, targets_in, with_target
+from genai.data.tabular import refuse_one_value, spec_of_target, split_rows, targets_in, with_target
 from genai.data.text_files import read_text
 from genai.data.tokens import Tokenizer, make_tokenizer, read_tokenizer
 from genai.errors import ConfigError, DataError
@@ -65,8 +65,7 @@ def passages_of_tables(tables: Tables, config: DataConfig, name: str) -> Passage
     )
     chosen = [field for field in trains[0].schema if field.name in asked or field.name in wanted]
     parts = [replace(table, schema=pa.schema(chosen)) for table in (*trains, *tests)]
-    held_out = sum(len(batch) for table in tests for batch in table.batches([table.schema.names[0]]))
-    sheet = replace(read_tables(parts, name), held_out=held_out, notes=tuple(notes))
+    sheet = replace(read_tables(parts, name), held_out=tables.held_out, notes=tuple(notes))
     return Passages(sheet, _fields(records, sheet, config))
 
 
@@ -74,7 +73,7 @@ def passages_of_lines(lines: Sequence[str], path: Path | str, name: str) -> Pass
     rows = [number for number, line in enumerate(lines, start=1) if line.strip()]
     if not rows:
         raise DataError("the file holds no text", path=path, fix="write one a line")
-    return Passages(Sheet(name, path, {"text": _cells([lines[row - 1].strip() for row in rows])}, np.array(rows)))
+    return Passages(Sheet(name, path, {"text": Cells.of(lines[row - 1].strip() for row in rows)}, np.array(rows)))
 
 
 def _fields(records: Records, sheet: Sheet, config: DataConfig) -> tuple[str, ...]:
@@ -103,7 +102,7 @@ def _read_records(records: JsonLines, config: DataConfig, name: str) -> Sheet:
                 held.append(_plain(record.get(column)))
     if not numbers:
         raise DataError("the file holds no records", path=records.path, fix="write one object a line")
-    columns = {column: _cells(held) for column, held in texts.items()}
+    columns = {column: Cells.of(held) for column, held in texts.items()}
     return Sheet(name, records.path, columns, np.array(numbers))
 
 
@@ -111,12 +110,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value).strip()
-
-
-def _cells(texts: Sequence[str]) -> Cells:
-    known: dict[str, int] = {}
-    codes = [known.setdefault(text, len(known)) for text in texts]
-    return Cells(tuple(known), np.array(codes, dtype=np.int32))
 
 
 def build(
@@ -132,7 +125,7 @@ def build(
     if seen_by is None:
         sheet.require(config.target, "data.target=COLUMN")
     if seen_by is None or (config.target in sheet.columns and config.on_bad == "skip"):
-        sheet = with_target(sheet, config, "target")
+        sheet = with_target(sheet, config)
     train_ids, valid_ids = split_rows(sheet, config)
     if seen_by is not None and seen_by.hold_out_all:
         train_ids, valid_ids = np.arange(0), np.arange(len(sheet))
@@ -140,7 +133,7 @@ def build(
         target = kind_of(
             config.target, sheet, train_ids, role="target", as_category=config.target in (config.categories or ())
         )
-        _refuse_one_value(sheet, target)
+        refuse_one_value(sheet, target)
     else:
         target = seen_by.units.columns[0]
     texts = list(zip(*(_texts_in(sheet.columns[field]) for field in fields), strict=True))
@@ -182,7 +175,7 @@ def _whole(passages: Passages, config: DataConfig, num_fields: int) -> tuple[She
     empty = np.zeros(len(sheet), dtype=bool)
     for field in fields:
         cells = sheet.columns[field]
-        blank = np.array([not text for text in cells.texts], dtype=bool)[cells.codes]
+        blank = cells.where(lambda text: not text)
         if blank.any() and config.on_bad == "error":
             what = f"column '{field}' is empty in {int(blank.sum()):,} rows, first in row {sheet.rows[blank.argmax()]}"
             raise DataError(what, path=sheet.path, fix="fill it in, or type data.on_bad=skip to leave them out")
@@ -206,7 +199,7 @@ def _divided(sheet: Sheet, num_fields: int) -> tuple[Sheet, tuple[str, ...]]:
             raise DataError(what, path=sheet.path, fix="divide them by a tab")
     names = tuple(f"text {i + 1}" for i in range(num_fields))
     held = {
-        name: _cells([text.strip() for text in column])
+        name: Cells.of(text.strip() for text in column)
         for name, column in zip(names, zip(*rows, strict=True), strict=True)
     }
     return replace(sheet, columns=held), names
@@ -247,14 +240,6 @@ def _spec(target: Column, tokenizer: Tokenizer, longest: int, num_fields: int) -
         opening=(tokenizer.end,),
     )
     return replace(spec_of_target(target), cond={"input": given})
-
-
-def _refuse_one_value(sheet: Sheet, target: Column) -> None:
-    values = target.values if target.kind == "category" else sorted(set(target.quantiles))
-    if len(values) < 2:
-        kind = "class" if target.kind == "category" else "number"
-        what = f"the target '{target.name}' holds one {kind}, '{str(values[0])[:40]}': there is nothing to tell apart"
-        raise DataError(what, path=sheet.path, fix="add rows of another, or type data.target=COLUMN for another")
 
 
 def _told(target: Column) -> str:

@@ -4,7 +4,6 @@ are held out; what is no row is nothing that is known."""
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from genai.contract import Batch, Spec, label_spec
 from genai.data.catalogue import read_catalogue
 from genai.data.held_out import split_state
+from genai.data.kinds import number, numbers_in
 from genai.data.records import RatingColumns, rating_columns
 from genai.data.sheet import MISSING, Cells, Sheet
 from genai.data.source import Dataset, SeenBy
@@ -129,7 +129,7 @@ def _with_ids(sheet: Sheet, columns: RatingColumns, config: DataConfig, notes: l
     """Without the rows that lack a user or an item, where they may be left out."""
     blank = np.zeros(len(sheet), dtype=bool)
     for name in (columns.user, columns.item):
-        own = _where(sheet.columns[name], lambda text: text in MISSING)
+        own = sheet.columns[name].where(lambda text: text in MISSING)
         if own.any() and config.on_bad == "error":
             what = f"column '{name}' is empty in {int(own.sum()):,} rows, first in row {sheet.rows[own.argmax()]}"
             raise DataError(what, path=sheet.path, fix="fill it in, or type data.on_bad=skip to leave these rows out")
@@ -147,8 +147,7 @@ def _rated(sheet: Sheet, columns: RatingColumns, config: DataConfig, notes: list
             raise DataError(what, path=sheet.path, fix="call it rating, or leave data.min_rating out")
         return sheet
     cells = sheet.columns[columns.rating]
-    values = np.array([_number(text) for text in cells.texts] or [math.nan])
-    odd = _where(cells, lambda text: text not in MISSING and not math.isfinite(_number(text)))
+    odd = cells.where(lambda text: text not in MISSING and number(text) is None)
     if odd.any():
         row = int(odd.argmax())
         if config.on_bad == "error":
@@ -158,7 +157,7 @@ def _rated(sheet: Sheet, columns: RatingColumns, config: DataConfig, notes: list
         notes.append(f"{int(odd.sum()):,} rows whose {columns.rating} is no number are left out")
     kept = ~odd
     if config.min_rating is not None:
-        high = values[cells.codes] >= config.min_rating  # of a missing one: no
+        high = numbers_in(cells, number) >= config.min_rating  # of a missing one: no
         notes.append(f"{int((kept & ~high).sum()):,} rows rated lower than {config.min_rating:g} are left out")
         kept &= high
     return _left(sheet, kept)
@@ -168,19 +167,6 @@ def _left(sheet: Sheet, kept: np.ndarray) -> Sheet:
     if not kept.any():
         raise DataError("no row is left to learn from", path=sheet.path, fix="check data.path and data.min_rating")
     return sheet if kept.all() else sheet.take(np.flatnonzero(kept))
-
-
-def _where(cells: Cells, which: Callable[[str], bool]) -> np.ndarray:
-    found = np.array([which(text) for text in cells.texts], dtype=bool)
-    rows: np.ndarray = found[cells.codes]
-    return rows
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _in_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -197,10 +183,7 @@ def _check_names(names: Sequence[str], sheet: Sheet) -> None:
 
 def _codes(cells: Cells, names: Sequence[str]) -> np.ndarray:
     """(N,) the numbers of the names, -1 for one that is none of them."""
-    number = {name: i for i, name in enumerate(names)}
-    known = np.array([number.get(text, -1) for text in cells.texts], dtype=np.int64)
-    rows: np.ndarray = known[cells.codes]
-    return rows
+    return cells.codes_in({name: i for i, name in enumerate(names)})
 
 
 def _pairs(
@@ -233,7 +216,8 @@ def _pairs(
 
 
 def _seen(sheet: Sheet, users: Cells, items: Cells, config: DataConfig, seen_by: SeenBy, notes: list[str]) -> Dataset:
-    """By the numbers that a model learned. Users that it does not know have the number -1, and a place each."""
+    """By the numbers that a model learned. Users that it does not know have the number -1, and a place each. Where all
+    are held out, all items of known users are looked for, and of others a share, beside the rest."""
     spec = seen_by.units
     known, item_names = spec.cond["input"].names, spec.names
     lost = _codes(items, item_names) < 0
@@ -252,9 +236,9 @@ def _seen(sheet: Sheet, users: Cells, items: Cells, config: DataConfig, seen_by:
     pairs = _pairs(sheet, users, items, names, item_names, config, notes)
     every, all_pairs = np.unique(pairs.users), np.ones(len(pairs.users), dtype=bool)
     if seen_by.hold_out_all:
-        pairs = replace(pairs, held_out=all_pairs)
+        pairs = replace(pairs, held_out=pairs.held_out | (pairs.users < len(known)))
         train = pairs.of(np.arange(0), ~all_pairs, all_pairs, names)
-        valid: Histories | None = pairs.of(every, all_pairs, all_pairs, names)
+        valid: Histories | None = pairs.of(every, all_pairs, pairs.held_out, names)
     else:
         looked_for = np.unique(pairs.users[pairs.held_out])
         train = pairs.of(every, all_pairs, ~pairs.held_out, names)

@@ -29,11 +29,27 @@ class Cells:
     codes: np.ndarray  # (N,) int32
     type: str = ""  # of parquet
 
+    @staticmethod
+    def of(texts: Iterable[str]) -> Cells:
+        """Of the text of each row."""
+        known: dict[str, int] = {}
+        codes = [known.setdefault(text, len(known)) for text in texts]
+        return Cells(tuple(known), np.array(codes, dtype=np.int32))
+
+    def where(self, which: Callable[[str], bool]) -> np.ndarray:
+        """(N,) booleans: the rows for whose texts `which` holds."""
+        found: np.ndarray = np.array([which(text) for text in self.texts], dtype=bool)[self.codes]
+        return found
+
     def first(self, which: Callable[[str], bool]) -> tuple[str, int] | None:
         """The first text for which `which` holds, with its row."""
-        wanted = np.array([which(text) for text in self.texts], dtype=bool)
-        rows = np.flatnonzero(wanted[self.codes])
+        rows = np.flatnonzero(self.where(which))
         return (self.texts[self.codes[rows[0]]], int(rows[0])) if len(rows) else None
+
+    def codes_in(self, numbers: Mapping[str, int]) -> np.ndarray:
+        """(N,) int64 numbers of the texts, -1 for one that has none."""
+        found: np.ndarray = np.array([numbers.get(text, -1) for text in self.texts], dtype=np.int64)[self.codes]
+        return found
 
 
 @dataclass(frozen=True)

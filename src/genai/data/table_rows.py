@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from genai.columns import Column, layout, ranks
-from genai.data.kinds import numbers_in, parser_of
+from genai.data.kinds import number, numbers_in, parser_of
 from genai.data.sheet import MISSING, MISSING_NUMBERS, Sheet
 from genai.errors import DataError
 
@@ -83,29 +83,16 @@ def codes_of(sheet: Sheet, column: Column) -> np.ndarray:
     cells = sheet.require(column.name, f"a header with '{column.name}', which the model learned")
     known = {text: i for i, text in enumerate(column.values)}
     known |= dict.fromkeys(column.rare, len(column.values) - 1)
-    odd = cells.first(lambda text: text not in known and text not in MISSING)
-    if odd is not None and (same := _same_number(column)) is not None:  # 2 and 2.0
-        known |= {text: same[float(text)] for text in cells.texts if _float(text) in same}
-        odd = cells.first(lambda text: text not in known and text not in MISSING)
+    values, marks = [number(text) for text in column.values], MISSING
+    if None not in values:
+        marks, same = MISSING_NUMBERS, {value: i for i, value in enumerate(values)}  # 2 and 2.0
+        known = {text: same[number(text)] for text in cells.texts if number(text) in same} | known
+    odd = cells.first(lambda text: text not in known and text not in marks)
     if odd is not None:
         held = ", ".join(column.values[:_SHOWN]) + ", ..." * (len(column.values) > _SHOWN)
         what = f"column '{column.name}' holds '{odd[0][:40]}' in row {sheet.rows[odd[1]]}, which training did not see"
         raise DataError(what, path=sheet.path, fix=f"write one of {held}, or leave the row out")
-    number = np.array([known.get(text, -1) for text in cells.texts], dtype=np.int64)
-    return number[cells.codes] if len(number) else np.zeros(0, dtype=np.int64)
-
-
-def _float(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _same_number(column: Column) -> dict[float | None, int] | None:
-    """The number of each category by its value, where all are numbers."""
-    values = [_float(text) for text in column.values]
-    return None if None in values else {value: i for i, value in enumerate(values)}
+    return cells.codes_in(known)
 
 
 def _refuse_empty(sheet: Sheet, column: Column, empty: np.ndarray) -> None:
@@ -152,9 +139,9 @@ def stepped(values: np.ndarray, column: Column) -> np.ndarray:
     return np.round(values / column.step) * column.step if column.step else values
 
 
-def texts_of(values: np.ndarray, columns: Sequence[Column], *, whole: bool = False) -> dict[str, list[str]]:
-    """Rows (N, D) of normal scores and groups -> the texts of each column, by its name; of none is a value missing
-    where they are `whole`. What is no column of a row comes out empty, identifiers count on."""
+def texts_of(values: np.ndarray, columns: Sequence[Column]) -> dict[str, list[str]]:
+    """Rows (N, D) of normal scores and groups -> the texts of each column, by its name. What is no column of a row
+    comes out empty, identifiers count on."""
     found: dict[str, list[str]] = {}
     places = {place.column: place for place in layout(columns)}
     for i, column in enumerate(columns):
@@ -164,10 +151,7 @@ def texts_of(values: np.ndarray, columns: Sequence[Column], *, whole: bool = Fal
             found[column.name] = [str(column.last + 1 + row) if numbered else "" for row in range(count)]
             continue
         _, number, group = places[i]
-        chosen = None if group is None else values[:, group]
-        if chosen is not None and whole and column.missing is not None:
-            chosen = chosen[:, :-1]
-        code = None if chosen is None else chosen.argmax(1)
+        code = None if group is None else values[:, group].argmax(1)
         if number is not None:
             texts = number_texts(from_scores(values[:, number], column), column)
             missing = column.missing or ""
@@ -186,7 +170,7 @@ def category_text(code: int, column: Column, row: np.ndarray) -> str:
         return column.missing or ""
     if not column.rare or code < len(column.values) - 1:
         return column.values[code]
-    bounds = np.cumsum(column.rare_counts)
+    bounds = np.cumsum(column.rare_counts if any(column.rare_counts) else [1] * len(column.rare))
     point = zlib.crc32(np.ascontiguousarray(row, dtype=np.float32).tobytes()) / 2**32 * bounds[-1]
     return column.rare[int(np.searchsorted(bounds, point, side="right"))]
 

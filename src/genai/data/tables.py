@@ -44,6 +44,11 @@ class Tables(NamedTuple):
     root: Path | str  # as errors name all of them
     notes: list[str]
 
+    @property
+    def held_out(self) -> int:
+        """Rows of the test part."""
+        return sum(len(batch) for table in self.tests for batch in table.batches([table.schema.names[0]]))
+
 
 @dataclass(frozen=True)
 class Columns:

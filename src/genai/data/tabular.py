@@ -16,11 +16,11 @@ from torch import Tensor
 from genai.columns import Column, groups, layout, width
 from genai.contract import Batch, Spec, label_spec, value_spec
 from genai.data.held_out import split_ids
-from genai.data.kinds import kind_of, numbers_in, parser_of
-from genai.data.sheet import MISSING, Sheet, read_csv, read_tables
+from genai.data.kinds import kind_of, marks_in, numbers_in, parser_of
+from genai.data.sheet import Sheet, read_csv, read_tables
 from genai.data.source import Dataset, SeenBy, refuse_foreign_settings
 from genai.data.split import Predicts, Resident, Units
-from genai.data.table_rows import Stored, codes_of, stored
+from genai.data.table_rows import codes_of, stored
 from genai.data.tables import Tables
 from genai.errors import DataError
 from genai.schema import DataConfig
@@ -56,9 +56,8 @@ def open_sheet(path: Path, config: DataConfig, name: str) -> Sheet:
 def sheet_of_tables(tables: Tables, config: DataConfig, name: str) -> Sheet:
     """Of parquet files and of hub sets. Raises DataError for columns of other values."""
     refuse_foreign_settings(config, "table")
-    held_out = sum(len(batch) for table in tables.tests for batch in table.batches([table.schema.names[0]]))
     sheet = read_tables([*tables.trains, *tables.tests], name)
-    return replace(sheet, held_out=held_out, notes=tuple(tables.notes))
+    return replace(sheet, held_out=tables.held_out, notes=tuple(tables.notes))
 
 
 def build(sheet: Sheet, config: DataConfig, *, predicts: Predicts, seen_by: SeenBy | None = None) -> Dataset:
@@ -78,13 +77,13 @@ def build(sheet: Sheet, config: DataConfig, *, predicts: Predicts, seen_by: Seen
         raise DataError(what, path=sheet.path, fix="type data.target=COLUMN")
     if config.target is not None:
         sheet.require(config.target, "data.target=COLUMN")
-        sheet = with_target(sheet, config, predicts)
+        if predicts == "target":
+            sheet = with_target(sheet, config)
     train_ids, valid_ids = split_rows(sheet, config)
     columns = _columns(sheet, config, train_ids, predicts)
     target = target_of(columns)
-    if predicts == "target" and target is not None and target.kind == "category" and len(target.values) < 2:
-        what = f"the target '{target.name}' holds one class, '{target.values[0][:40]}': there is nothing to tell apart"
-        raise DataError(what, path=sheet.path, fix="add rows of another, or type data.target=COLUMN for another")
+    if predicts == "target" and target is not None:
+        refuse_one_value(sheet, target)
     spec = _spec(columns, predicts)
     spec = replace(spec, num_samples=len(train_ids))
     notes = [*sheet.notes, *told(columns)]
@@ -112,12 +111,13 @@ def _without(sheet: Sheet, config: DataConfig) -> Sheet:
     return replace(sheet, columns=left)
 
 
-def with_target(sheet: Sheet, config: DataConfig, predicts: Predicts) -> Sheet:
+def with_target(sheet: Sheet, config: DataConfig) -> Sheet:
     """Without the rows in which there is nothing to be predicted, where they may be left out."""
     assert config.target is not None
     cells = sheet.columns[config.target]
-    empty = np.array([text in MISSING for text in cells.texts], dtype=bool)[cells.codes]
-    if not empty.any() or predicts == "data":
+    marks = marks_in(cells, as_category=config.target in (config.categories or ()))
+    empty = cells.where(lambda text: text in marks)
+    if not empty.any():
         return sheet
     row = sheet.rows[int(empty.argmax())]
     if config.on_bad == "error":
@@ -125,6 +125,14 @@ def with_target(sheet: Sheet, config: DataConfig, predicts: Predicts) -> Sheet:
         raise DataError(what, path=sheet.path, fix="type data.on_bad=skip to learn from the others")
     left = sheet.take(np.flatnonzero(~empty))
     return replace(left, notes=(*left.notes, f"{int(empty.sum()):,} rows without a target are left out"))
+
+
+def refuse_one_value(sheet: Sheet, target: Column) -> None:
+    values = target.values if target.kind == "category" else sorted(set(target.quantiles))
+    if len(values) < 2:
+        kind = "class" if target.kind == "category" else "number"
+        what = f"the target '{target.name}' holds one {kind}, '{str(values[0])[:40]}': there is nothing to tell apart"
+        raise DataError(what, path=sheet.path, fix="add rows of another, or type data.target=COLUMN for another")
 
 
 def _columns(sheet: Sheet, config: DataConfig, train: np.ndarray, predicts: Predicts) -> tuple[Column, ...]:
@@ -214,23 +222,20 @@ def _seen(sheet: Sheet, config: DataConfig, seen_by: SeenBy, predicts: Predicts)
     known = {column.name for column in columns}
     if unused := [name for name in sheet.columns if name not in known]:
         notes.append(f"columns that the model did not learn are not used: {', '.join(unused[:_SHOWN])}")
+    if predicts == "target" and config.target in sheet.columns and config.on_bad == "skip":
+        sheet = with_target(sheet, config)
     train_ids, valid_ids = split_rows(sheet, config)
     if seen_by.hold_out_all:
         train_ids, valid_ids = np.arange(0), np.arange(len(sheet))
     return _dataset(sheet, config, spec, predicts, train_ids, valid_ids, notes)
 
 
-def as_rows(stored: Stored, columns: Sequence[Column]) -> tuple[np.ndarray, np.ndarray]:
-    """(N, D) rows, and (N, D) booleans where they are empty."""
-    sizes = groups(columns)
+def rows_with_holes(sheet: Sheet, columns: Sequence[Column]) -> tuple[np.ndarray, np.ndarray]:
+    """Of a table that is to be filled in (N, D) rows, and (N, D) booleans where they are empty."""
+    found, sizes = stored(sheet, columns, scores=True, holes=True), groups(columns)
     units = TableUnits(torch.tensor(1.0), torch.tensor(0.0), "data", sizes)
-    rows = units.batch(torch.from_numpy(stored.values), None, None, torch.arange(len(stored.values))).x.numpy()
-    return rows, np.repeat(stored.empty, [1] * (stored.empty.shape[1] - len(sizes)) + list(sizes), axis=1)
-
-
-def rows_with_holes(sheet: Sheet, columns: Sequence[Column]) -> Stored:
-    """The rows of a table that is to be filled in, and what is missing of them."""
-    return stored(sheet, columns, scores=True, holes=True)
+    rows = units.batch(torch.from_numpy(found.values), None, None, torch.arange(len(found.values))).x.numpy()
+    return rows, np.repeat(found.empty, [1] * (found.empty.shape[1] - len(sizes)) + list(sizes), axis=1)
 
 
 def told(columns: Sequence[Column]) -> list[str]:

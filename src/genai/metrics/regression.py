@@ -19,8 +19,7 @@ def figures(predicted: Values, real: Values) -> dict[str, float]:
     """Of numbers (N,) for real ones (N,). Where nothing varies r2 is 1 of all that is right, else 0."""
     rest = real - predicted
     mse = float((rest**2).mean())
-    variance = float(real.var())
-    r2 = 1 - mse / variance if variance > 0 else float(mse == 0)
+    r2 = 1 - mse / float(real.var()) if np.ptp(real) > 0 else float(mse == 0)
     return {"mae": float(np.abs(rest).mean()), "rmse": mse**0.5, "mse": mse, "r2": r2}
 
 

@@ -21,7 +21,7 @@ from genai.schema import NetConfig
 
 _EDGE = 1e-4  # of ranks
 _AT_ONCE = 4096  # rows
-_TOWARDS_NONE = 1e-3  # share of the identity in the correlations, so that they can be inverted
+_LEAST_EIGENVALUE = 1e-3  # of the correlations, so that they can be inverted
 
 
 class Copula(Model):
@@ -66,7 +66,7 @@ class Copula(Model):
         found = covariance / (variance * variance.T).clamp(min=1e-12).sqrt()
         found = torch.nan_to_num(found).clamp(-1, 1).fill_diagonal_(1.0)
         values, vectors = torch.linalg.eigh(found)  # pairs that lack others leave it no correlation matrix
-        found = vectors * values.clamp(min=_TOWARDS_NONE) @ vectors.T
+        found = vectors * values.clamp(min=_LEAST_EIGENVALUE) @ vectors.T
         scale = found.diagonal().rsqrt()
         self.correlation.copy_(scale[:, None] * found * scale)
 
@@ -97,12 +97,18 @@ class Copula(Model):
         return ()
 
     def evaluate(self, batch: Batch) -> Terms:
-        """Of the scores, beside independent ones."""
-        z, _ = self.scores(batch)
-        factor = torch.linalg.cholesky(self.correlation.double())
-        white = torch.linalg.solve_triangular(factor, z.double().T, upper=False)
-        nats = factor.diagonal().log().sum() + 0.5 * (white.square().sum(0) - z.double().square().sum(1))
+        """Of the scores that are there, beside independent ones."""
+        z, there = self.scores(batch)
+        mask = there.double()
+        own = z.double() * mask
+        factor = torch.linalg.cholesky(self._among(mask))
+        white = torch.linalg.solve_triangular(factor, own[..., None], upper=False).squeeze(2)
+        nats = factor.diagonal(dim1=1, dim2=2).log().sum(1) + 0.5 * (white.square() - own.square()).sum(1)
         return {"copula_nats": nats.mean().to(z)}
+
+    def _among(self, mask: Tensor) -> Tensor:
+        """(B, E) of 0 and 1 -> (B, E, E): the correlations of those that are 1; all others stand alone."""
+        return self.correlation.double() * mask[:, :, None] * mask[:, None] + torch.diag_embed(1 - mask)
 
     def draw(self, request: Request) -> Tensor:
         x = torch.zeros(request.count, *self.spec.shape, device=request.device, dtype=request.dtype)
@@ -120,8 +126,7 @@ class Copula(Model):
         if self.classes:
             is_known = torch.cat([is_known, torch.ones_like(is_known[:, :1])], dim=1)
         mask = is_known.double() * there.double()
-        among = correlation * mask[:, :, None] * mask[:, None] + torch.diag_embed(1 - mask)
-        moved = torch.linalg.solve(among, (mask * (known.double() - z))[..., None])
+        moved = torch.linalg.solve(self._among(mask), (mask * (known.double() - z))[..., None])
         z = (z + (correlation @ (mask[..., None] * moved)).squeeze(2)).to(x.dtype)
         numbers, rest = z[:, : self.rows.numbers], z[:, self.rows.numbers : self.rows.elements]
         rank = self.rows.spread(torch.cat([numbers, torch.special.ndtr(rest)], dim=1))[:, self.rows.numbers :]

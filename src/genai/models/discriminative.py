@@ -18,6 +18,7 @@ from genai.models import DiscriminativeConfig, augment, machines
 from genai.models.hashed_texts import HashedTexts
 from genai.models.recommender import Recommender
 from genai.models.targets import Classes, Numbers
+from genai.models.unread import refuse_unread
 from genai.nets.family import family
 from genai.nets.kernels import Exact, Nystroem, RandomFourier, Standardised
 from genai.nets.logmel import LogMel
@@ -56,16 +57,7 @@ class Discriminative(Model):
         is_text = given.modality == "text"
         if given.kind != "real" and not is_text:
             raise ConfigError(f"inputs are {given.modality} of ids, this model needs numbers", fix="choose other data")
-        if config.augment and (given.modality != "image" or config.kind != "network"):
-            what = f"model.augment is of pictures that a network learns, here a {config.kind} learns {given.modality}"
-            raise ConfigError(what, fix="type 'model.augment=[]'")
-        if config.mirror_answers and (given.modality != "image" or config.kind != "network"):
-            what = f"model.mirror_answers is of networks for pictures, here a {config.kind} learns {given.modality}"
-            raise ConfigError(what, fix="type model.mirror_answers=false")
-        if config.mixup and (config.kind != "network" or is_text):
-            what = "model.mixup mixes the numbers that a network reads, here are "
-            what += "texts" if is_text else f"those of a {config.kind}"
-            raise ConfigError(what, fix="type model.mixup=0")
+        refuse_unread(config, spec)
         outputs = self.target.outputs
         self.inputs: nn.Module = nn.Identity()
         if config.kind == "network":
@@ -124,28 +116,32 @@ class Discriminative(Model):
     def prepare(self, fetch: Callable[[Tensor], Batch], count: int, seed: int) -> None:
         """The scale of the inputs, what a kernel compares with, and the weights of classes, from the `count` training
         samples."""
-        inputs, target = self.inputs, self.target
-        parts = torch.arange(count).split(_AT_ONCE)
+        inputs, balanced = self.inputs, isinstance(self.target, Classes) and self.target.balanced
         if isinstance(inputs, HashedTexts):
             self._kept = inputs.prepare(fetch, count)
-        if not isinstance(inputs, Standardised):
-            if isinstance(target, Classes) and target.balanced:
-                target.balance(torch.cat([fetch(part).x for part in parts]))
-            return
-        batches = [fetch(part) for part in parts]
-        if isinstance(target, Classes) and target.balanced:
-            target.balance(torch.cat([batch.x for batch in batches]))
-        rows = torch.cat([batch.cond["input"].flatten(1).double() for batch in batches])
-        inputs.prepare(rows, torch.Generator().manual_seed(seed))
-        if count * inputs.features <= _MOST_KEPT:
-            dtype, targets = self.head.weight.dtype, torch.cat([batch.x for batch in batches])
-            seen = [inputs(part) for part in rows.to(dtype).split(_AT_ONCE)]
-            self._kept = (
-                torch.cat(seen) if len(seen) > 1 else seen[0],
-                targets.to(dtype) if targets.is_floating_point() else targets,
-            )
-            if isinstance(inputs, Exact) and self.target.squared:
-                self._begin()
+            targets = self._kept[1]
+        elif isinstance(inputs, Standardised) or balanced:
+            batches = [fetch(part) for part in torch.arange(count).split(_AT_ONCE)]
+            targets = torch.cat([batch.x for batch in batches])
+        if balanced:
+            assert isinstance(self.target, Classes)
+            self.target.balance(targets)
+        if isinstance(inputs, Standardised):
+            rows = torch.cat([batch.cond["input"].flatten(1).double() for batch in batches])
+            inputs.prepare(rows, torch.Generator().manual_seed(seed))
+            if count * inputs.features <= _MOST_KEPT:
+                self._keep(rows, targets)
+
+    def _keep(self, rows: Tensor, targets: Tensor) -> None:
+        """All training rows as the head sees them."""
+        dtype = self.head.weight.dtype
+        seen = [self.inputs(part) for part in rows.to(dtype).split(_AT_ONCE)]
+        self._kept = (
+            torch.cat(seen) if len(seen) > 1 else seen[0],
+            targets.to(dtype) if targets.is_floating_point() else targets,
+        )
+        if isinstance(self.inputs, Exact) and self.target.squared:
+            self._begin()
 
     @torch.no_grad()
     def _begin(self) -> None:
@@ -216,9 +212,10 @@ class Discriminative(Model):
         weight, bias, inputs = self.head.weight, self.head.bias, self.inputs
         if not isinstance(inputs, Exact):
             return weight.square().sum()
-        if self._kept is not None and len(scores) == len(self._kept[0]):
+        assert self._kept is not None  # of so few rows all are
+        kernel = self._kept[0]
+        if len(scores) == len(kernel):
             return ((scores - bias) * weight.T).sum()
-        kernel = inputs.gram() if self._kept is None else self._kept[0]
         return (weight @ kernel * weight).sum()
 
     def evaluate(self, batch: Batch) -> Terms:

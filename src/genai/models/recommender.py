@@ -12,6 +12,7 @@ from genai.contract import Batch, Model, Request, Spec, Terms, Update
 from genai.errors import ConfigError
 from genai.metrics import ranking
 from genai.models import DiscriminativeConfig
+from genai.models.unread import refuse_unread
 from genai.schema import NetConfig
 
 _AT_ONCE = 4096  # users
@@ -89,6 +90,7 @@ class Recommender(Model):
             key = "kind" if config.kind != "network" else "loss"
             what = f"model.{key}={getattr(config, key)} is of classes and numbers, the data are ratings"
             raise ConfigError(what, fix=f"leave it out; model.loss={'|'.join(_USUAL)}")
+        refuse_unread(config, spec)
         self.spec, self.config = spec, config
         users = spec.cond["input"]
         usual = _USUAL[config.loss]
@@ -204,8 +206,10 @@ class Recommender(Model):
         """Against all items but what the user is known to have had beside those looked for, which are none that were
         learned from."""
         known, learned = self.had_by(batch.cond["input"])
-        wanted = self._marked(batch.x, batch.x >= 0 if batch.mask is None else batch.mask) & ~learned
-        had, relevant = known & ~wanted, wanted.sum(1)
+        there = batch.x >= 0
+        looked_for = there if batch.mask is None else batch.mask
+        wanted = self._marked(batch.x, looked_for) & ~learned
+        had, relevant = (known | self._marked(batch.x, there & ~looked_for)) & ~wanted, wanted.sum(1)
         most = torch.arange(self.spec.classes, 0, -1, device=had.device, dtype=torch.float32)
         popular = torch.empty_like(most).scatter_(0, self.popularity.argsort(descending=True, stable=True), most)
         terms: Terms = {"share": (relevant > 0).float().mean()}
@@ -221,9 +225,9 @@ class Recommender(Model):
         return terms
 
     def conclude(self, means: Terms) -> Terms:
-        share = means.pop("share").clamp(min=torch.finfo(torch.float32).tiny)
-        offered = means.pop("offered")
-        found = {name: value / share for name, value in means.items() if not name.startswith("popularity_")}
+        share, offered = means["share"].clamp(min=torch.finfo(torch.float32).tiny), means["offered"]
+        left = [name for name in means if name not in ("share", "offered") and not name.startswith("popularity_")]
+        found = {name: means[name] / share for name in left}
         found[f"coverage_at_{ranking.PLACES}"] = (offered > 0).to(offered.dtype).mean()
         name = f"popularity_{self.stop_metric}"
         return {**found, name: means[name] / share}

@@ -12,6 +12,7 @@ from genai.metrics.regression import middle
 from genai.models import DiscriminativeConfig
 from genai.models.calibration import TEMPERATURES, concluded, measured
 
+_ROUNDING = 1e-6  # of a variance, over the mean square
 _OF_NUMBERS, _OF_CLASSES = {"ridge": "logistic", "svr": "linear_svm"}, {"logistic": "ridge", "linear_svm": "svr"}
 
 
@@ -35,7 +36,8 @@ class Classes(nn.Module):
         self.margin, self.calibrate = config.kind in ("linear_svm", "kernel_svm"), config.calibrate
         self.squared, self.smoothing = self.margin and config.hinge == "squared", config.label_smoothing
         self.probable = self.calibrate or not self.margin
-        self.stop_metric = "hinge_loss" if self.margin else "nll_nats_uncalibrated" if config.calibrate else "nll_nats"
+        self.hinge = "squared_hinge_loss" if self.squared else "hinge_loss"
+        self.stop_metric = self.hinge if self.margin else "nll_nats_uncalibrated" if config.calibrate else "nll_nats"
         self.C = config.C
         self.levels: tuple[float, ...] = ()
         self.balanced = config.class_weights == "balanced"
@@ -88,7 +90,7 @@ class Classes(nn.Module):
         """At the temperature that it has, or `openly` at all that it could have."""
         terms = self.seen(scores, y)
         if self.margin:
-            terms["hinge_loss"] = self._hinges(scores, y).mean()
+            terms[self.hinge] = self._hinges(scores, y).mean()
         if self.probable:
             own = [] if not self.calibrate else [TEMPERATURES.to(scores) if openly else self.temperature[None]]
             terms |= measured(self._logits(scores), y, torch.cat([scores.new_ones(1), *own]))
@@ -113,8 +115,8 @@ class Classes(nn.Module):
 class Numbers(nn.Module):
     """A number y, in deviations s around its mean: one score, or one for each quantile, each above the one before.
 
-    Machines are those of scikit-learn in data units: with residuals r = s (y - f) and weights s V, C * sum(loss of r) +
-    |s V|^2 / 2, divided here by s^2 where the loss is a square, else by s.
+    Machines are those of scikit-learn in data units, C * sum(loss of s (y - f)) + |s V|^2 / 2. What is least for the
+    same V: of squares mean(loss) + |V|^2 / (2 C N), of plain losses mean(loss) + |V|^2 / (2 (C / s) N).
     """
 
     def __init__(self, spec: Spec, config: DiscriminativeConfig) -> None:
@@ -126,12 +128,6 @@ class Numbers(nn.Module):
         if config.loss in ("softmax", "bpr"):
             what = f"model.loss={config.loss} is of ratings, {name} is a number"
             raise ConfigError(what, fix="type model.loss=mse, huber or quantile")
-        if config.label_smoothing:
-            what = f"model.label_smoothing is of classes, {name} is a number"
-            raise ConfigError(what, fix="type model.label_smoothing=0")
-        if config.class_weights != "none" or config.calibrate:
-            key, usual = ("calibrate", "false") if config.calibrate else ("class_weights", "none")
-            raise ConfigError(f"model.{key} is of classes, {name} is a number", fix=f"type model.{key}={usual}")
         self.kind = config.loss if config.kind == "network" else "ridge" if config.kind == "ridge" else "margin"
         self.unit = spec.scale[0]
         self.margin = config.epsilon / self.unit if self.kind == "margin" else 0.0
@@ -186,9 +182,10 @@ class Numbers(nn.Module):
         """With the share of the variance that is explained; where nothing varies, 1 of all that is right, else 0."""
         terms = {name: term for name, term in means.items() if name != "moments"}
         mean, square = means["moments"]
-        variance = self.unit**2 * (square - mean.square())
+        variance = square - mean.square()  # in deviations; of equal numbers what rounding leaves
         right = (terms["mse"] == 0).to(variance)
-        terms["r2"] = torch.where(variance > 0, 1 - terms["mse"] / variance, right)
+        found = 1 - terms["mse"] / (self.unit**2 * variance)
+        terms["r2"] = torch.where(variance > _ROUNDING * square, found, right)
         return terms
 
     def answers(self, scores: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from genai.errors import NonFiniteError
+
 # On the diagonal of a kernel's matrix, relative to its 1, so that it has a factor; what lies below it is rounding.
 _JITTER = {torch.float64: 1e-10, torch.float32: 1e-6}
 
@@ -62,6 +64,8 @@ def gaussian(x: Tensor, y: Tensor, gamma: Tensor) -> Tensor:
 def factor_of(matrix: Tensor) -> Tensor:
     """Cholesky's lower factor of a symmetric matrix, with as much more on the diagonal as that takes."""
     more = torch.finfo(matrix.dtype).eps * matrix.diagonal().mean()
+    if not more.isfinite():
+        raise NonFiniteError("the kernel of the rows is not finite", fix="type model.standardise=true")
     factor, failed = torch.linalg.cholesky_ex(matrix)
     while failed:  # rows that are there twice, or a kernel that is rounded
         more = 10 * more
@@ -80,9 +84,6 @@ class Exact(_Kernel):
 
     def prepare(self, rows: Tensor, generator: torch.Generator) -> None:
         self.landmarks.copy_(self._scaled(rows, generator))
-
-    def gram(self) -> Tensor:
-        return gaussian(self.landmarks, self.landmarks, self.gamma)
 
     def forward(self, x: Tensor) -> Tensor:
         return gaussian(super().forward(x), self.landmarks, self.gamma)

@@ -245,8 +245,8 @@ BAD = {
     "empty": (b"", "too few"),
     "short": (b"hello", "too few"),
     "binary": (b"abc\0def" * 100, "binary"),
+    "latin": (("Im Fr\xfchling t\xf6nt die Gl\xf6ckner\xf6hre. " * 40).encode("cp1252"), "a Western encoding"),
     "gb18030": ("春眠不觉晓，处处闻啼鸟。".encode("gb18030") * 40, "GB18030"),
-    "latin": ("Caf\u00e9 \u00fcber \u00d8l ".encode("latin-1") * 40, "UTF-8"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from genai.models.copula import Copula
 from genai.models.likelihood import Columns
 from genai.nets import MlpConfig
 from genai.schema import DataConfig, PathText, SamplingConfig
+from harness import config_of, forked, train
 from test_tables import mixed, table
 
 
@@ -67,6 +69,12 @@ def test_a_copula_fills_in_by_the_conditional_of_normal_scores(tmp_path: Path) -
     weights = np.linalg.solve(r[np.ix_([0, 2], [0, 2])], r[[0, 2], 1])
     assert drawn.mean() == pytest.approx(weights @ [0.5, -1.2], abs=0.03)
     assert drawn.std() == pytest.approx(np.sqrt(1 - weights @ r[[0, 2], 1]), abs=0.02)
+
+
+def test_a_copula_is_known_after_one_look_whatever_its_budget(tmp_path: Path) -> None:
+    config = config_of("copula", tmp_path / "run", "trainer.max_minutes=5", "trainer.max_steps=null")
+    assert forked(lambda: train(config)) == 0
+    assert json.loads((tmp_path / "run/run.json").read_text())["steps"] == 1
 
 
 def test_a_copula_finds_rows_with_holes_as_likely_as_what_is_there(tmp_path: Path) -> None:

@@ -34,8 +34,12 @@ from genai.factory import open_dataset
 VALUES, ROWS = 784, 1000
 GENAI = [sys.executable, "-m", "genai"]
 ROWS_OF: dict[str, tuple[list[str], Callable[[], Any] | None]] = {
-    "logistic": (["trainer.grad_tolerance=1e-4"], lambda: LogisticRegression(max_iter=1000)),  # its own tolerance
-    "linear_svm": (["optim=lbfgs", "trainer.grad_tolerance=1e-3"], lambda: LinearSVC(max_iter=1000)),
+    # Its own tolerance is 1e-4 of the largest of 7,840 slopes. Both in single precision, as the pictures are given.
+    "logistic": (["dtype=fp32", "trainer.grad_tolerance=3e-3"], lambda: LogisticRegression(max_iter=1000)),
+    "linear_svm": (
+        ["dtype=fp32", "optim=lbfgs", "trainer.grad_tolerance=3e-3"],
+        lambda: LinearSVC(max_iter=1000),
+    ),
     "kernel_svm": (
         ["model.features=nystroem", f"model.num_features={ROWS}"],
         lambda: make_pipeline(Nystroem(gamma=1 / VALUES, n_components=ROWS, random_state=0), LinearSVC(C=10.0)),

@@ -18,8 +18,8 @@ class Column:
     kind: Literal["number", "category", "date", "identifier"]
     role: Literal["value", "target", "left_out"] = "value"
     type: str = ""  # of parquet: the name of its type; "": the table is text
-    # Of categories: as they are written, with how often each is met in training. Where there are `rare` ones, the last
-    # of `values` stands for all of these.
+    # Of categories: as they are written, with how often each is met in training; some may be met in held-out rows
+    # alone. Where there are `rare` ones, the last of `values` stands for all of these.
     values: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
     rare: tuple[str, ...] = ()

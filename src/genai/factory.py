@@ -97,9 +97,9 @@ def open_dataset(config: Config, codec: Codec | None, *, tokenizer: str = "") ->
     return _through(codec, open_data(config.data, predicts=predicts(config), seen_by=seen_by, tokenizer=tokenizer))
 
 
-def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> Dataset:
+def open_evaluation_data(trained: Trained, config: Config, *, another: bool, whole: bool = False) -> Dataset:
     """Held-out data in the units that the model learned in: the run's own split or, of `another` set, its test part or
-    all of it. The set of the training at another path is still that set."""
+    all of it. The set of the training at another path is still that set, unless the `whole` of it is asked for."""
     units = trained.spec if trained.codec is None else trained.codec.spec
     # Pictures of any size and colours are brought to what it learned, as sounds of any rate and length are, and clips.
     seen = units.seen
@@ -121,6 +121,8 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool) -> 
         seen_by = SeenBy(units, trained.class_names, hold_out_all, trained.spec.prompt_length)
         return _through(trained.codec, open_data(config.data, predicts=predicts(config), seen_by=seen_by))
 
+    if whole:
+        return opened(hold_out_all=True).heard_by(trained.model.spec)
     data = opened(hold_out_all=False)
     split = None if trained.run is None else trained.run.info.split
     if config.data == trained.config.data and split is not None and split.sha256 != data.fingerprint:

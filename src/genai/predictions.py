@@ -26,6 +26,7 @@ from genai.writers import output
 
 _CELL, _FONT, _NAME_WIDTH, _MOST_CLASSES = 44, 13, 130, 60
 _SIDE, _MARGIN, _DOT = 400, 60, 3  # pixels of a picture of numbers
+_AXES = ("down: true", "across: predicted")  # of the confusion matrix
 _BLUE = np.array([31, 84, 148])
 
 
@@ -172,9 +173,11 @@ def confusion_picture(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> 
         return None
     (font, _), small = font_for(names, _FONT), ImageFont.load_default(_FONT)
     shown = [(wrapped(one_line(name), font, _NAME_WIDTH, 1) or [""])[0] for name in names]
-    beside = round(max(font.getlength(name) for name in shown)) + 12
+    beside = round(max(*(font.getlength(name) for name in shown), *map(small.getlength, _AXES))) + 12
     canvas = Image.new("RGB", (beside + count * _CELL + 8, beside + count * _CELL + 8), "white")
     pen = ImageDraw.Draw(canvas)
+    for line, text in enumerate(_AXES):
+        pen.text((6, 6 + line * (_FONT + 4)), text, fill=(110, 110, 110), font=small)
     for r, name in enumerate(shown):
         middle = beside + r * _CELL + _CELL // 2
         pen.text((beside - 6, middle), name, fill="black", font=font, anchor="rm")

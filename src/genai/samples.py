@@ -327,14 +327,14 @@ def _inputs(trained: Trained, path: Path | None, count: int | None, console: Con
 
 
 def split_of(trained: Trained, path: Path | None, console: Console, prompts: Sequence[str] | None = None) -> Split:
-    """The held-out samples of the run, the data at a path, or texts."""
+    """The held-out samples of the run, all of the data at a path, or texts."""
     if prompts is not None:
         return texts_of(prompts, trained)
     with contextlib.nullcontext() if path is None else told_of_input():
         settings = compose_verb("eval", [] if path is None else [f"data.path={path}"])
         config, another = settings.with_data(trained.config)
         prepare(config.data, console)
-        return fitting_split(trained, open_evaluation_data(trained, config, another=another))
+        return fitting_split(trained, open_evaluation_data(trained, config, another=another, whole=path is not None))
 
 
 def texts_of(prompts: Sequence[str], trained: Trained) -> Split:

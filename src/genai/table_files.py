@@ -101,10 +101,12 @@ def overview(values: Array, labels: Sequence[int] | None, spec: Spec) -> Image.I
     shown = [(place, spec.columns[place.column]) for place in layout(spec.columns)][:_MOST_PANELS]
     across = min(_ACROSS, len(shown))
     width, height = _PANEL[0] + 2 * _MARGIN, _PANEL[1] + _HEAD + _FOOT + _MARGIN
-    canvas = Image.new("RGB", (across * width, -(-len(shown) // across) * height + _MARGIN), "white")
+    below = -(-len(shown) // across) * height + _MARGIN
+    canvas = Image.new("RGB", (across * width, below + _FOOT), "white")
     names = [one_line(column.name) for _, column in shown]
     font, _ = font_for([*names, *(value for _, column in shown for value in column.values)], 12)
     pen = ImageDraw.Draw(canvas)
+    pen.text((_MARGIN, below), "grey: the training data, blue: drawn", fill="black", font=font, anchor="lt")
     for number, (place, column) in enumerate(shown):
         left, top = number % across * width + _MARGIN, number // across * height + _MARGIN
         real, drawn, ends = _bars(values, place, column)
@@ -140,7 +142,7 @@ def _bars(values: Array, place: Place, column: Column) -> tuple[Array, Array, tu
         assert place.group is not None
         codes = values[:, place.group].argmax(1)
         codes = codes[codes < len(column.values)]
-        order = np.argsort(-np.array(column.counts), kind="stable")[:_MOST_BARS]
+        order = np.sort(np.argsort(-np.array(column.counts), kind="stable")[:_MOST_BARS])
         real = np.array(column.counts, dtype=np.float64)[order] / max(1, sum(column.counts))
         drawn = np.bincount(codes, minlength=len(column.values))[order] / max(1, len(codes))
         return real, drawn, (column.values[order[0]], column.values[order[-1]] if len(order) > 1 else "")
@@ -154,7 +156,7 @@ def _bars(values: Array, place: Place, column: Column) -> tuple[Array, Array, tu
     )
     if column.kind == "date":
         return real, drawn, (date_text(low, column.form), date_text(high, column.form))
-    return real, drawn, (f"{low:.4g}", f"{high:.4g}")
+    return real, drawn, (f"{low:.5g}", f"{high:.5g}")
 
 
 # -- tables that are filled in -----------------------------------------------------------------------------------------

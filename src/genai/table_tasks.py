@@ -50,7 +50,9 @@ def conditioned(trained: Trained, sampling: SamplingConfig, *, seed: int, count:
                 row = rows_with_holes(sheet, spec.columns)
             except DataError as error:
                 what = error.what.replace(" in row 1", "")  # there is no other
-                raise ConfigError(f"--label {label}: {what}", fix="type a value that the column has") from error
+                raise ConfigError(
+                    f"--label {label}: {what}", fix=error.fix.replace(", or leave the row out", "")
+                ) from error
             x, missing = (torch.from_numpy(part).expand(count, -1) for part in row)
             batches = completed(model, x, missing, told, trained.runtime, sampling)
         else:

@@ -314,8 +314,8 @@ class Trainer:
 
     def _converged(self) -> bool:
         searches = [learner.optimizer for learner in self.learners.values()]
-        if searches and all(isinstance(search, Searching) and search.stalled for search in searches):
-            return True
+        if self.state.step and all(isinstance(search, Searching) and search.stalled for search in searches):
+            return True  # also where nothing learns by steps
         tolerance, norms = self.settings.grad_tolerance, self._gradient_norms
         return tolerance is not None and bool(norms) and all(float(norm) < tolerance for norm in norms.values())
 

@@ -51,6 +51,9 @@ class Report:
         if self.sample_rate:
             return told | {"seconds": self.shape[-1] / self.sample_rate}
         del told["sample_rate"]
+        if self.modality == "table":  # of which a row is learned as `shape` says
+            told = {key: value for key, value in told.items() if not key.startswith("caption")}
+            told["numbers_of_a_row"] = told.pop("shape")[0]
         if self.modality == "video":
             told |= {"frames": self.shape[1], "size": self.shape[2:]}
         return told
@@ -86,7 +89,7 @@ def describe(name: str, config: DataConfig | None = None) -> dict[str, Any]:
     """What a set is, as JSON data: shape, counts and classes. Raises DataError for what training would refuse."""
     component = find("data", name)
     config = config or DataConfig(name=name)
-    told: dict[str, Any] = {"name": name, "help": component.help}
+    told: dict[str, Any] = {"name": name} if config.path is not None else {"name": name, "help": component.help}
     if component.modality or config.path is not None:
         report = _report(open_source(config), config).plain()
         told |= {key: value for key, value in report.items() if key not in ("bad", "can_skip", "num_bad", "good")}

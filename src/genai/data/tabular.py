@@ -120,6 +120,9 @@ def with_target(sheet: Sheet, config: DataConfig) -> Sheet:
     if not empty.any():
         return sheet
     row = sheet.rows[int(empty.argmax())]
+    if empty.all():
+        what = f"the target '{config.target}' is empty in every row"
+        raise DataError(what, path=sheet.path, fix="type data.target=COLUMN for another")
     if config.on_bad == "error":
         what = f"the target '{config.target}' is empty in {int(empty.sum()):,} rows, first in row {row}"
         raise DataError(what, path=sheet.path, fix="type data.on_bad=skip to learn from the others")

@@ -1,5 +1,6 @@
 """Probabilities that are right as often as they say: scores are divided by a temperature, by which held-out labels are
-likeliest (Guo et al. 2017). The class that is likeliest stays the same."""
+likeliest (Guo et al. 2017). The class that is likeliest stays the same. Figures on the same labels are by one number
+better than on others."""
 
 from __future__ import annotations
 

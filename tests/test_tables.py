@@ -261,6 +261,13 @@ def test_rows_without_a_target_that_were_skipped_are_skipped_again(tmp_path: Pat
     assert seen.fingerprint == data.fingerprint
 
 
+def test_all_columns_of_texts_are_named_at_once(tmp_path: Path) -> None:
+    rows = [[f"text {i}", i / 2, f"other {i}"] for i in range(60)]
+    with pytest.raises(DataError) as caught:
+        opened(table(tmp_path / "a.csv", ["a", "x", "b"], rows))
+    assert caught.value.fix == "type 'data.drop=[a,b]'"
+
+
 def test_names_that_end_like_id_are_no_identifiers(tmp_path: Path) -> None:
     names = ["id", "user_id", "userId", "ID", "paid", "valid", "humid"]
     rows = [[7 * i] * len(names) for i in range(60)]

@@ -37,31 +37,28 @@ def conditioned(trained: Trained, sampling: SamplingConfig, *, seed: int, count:
     """`count` rows by each of the labels: a class of the target, or COLUMN=VALUE, or several of these with commas
     between. Raises ConfigError for what no column or no value is."""
     model, spec = trained.model, trained.model.spec
+    asked = [_asked(model, label) for label in labels]
+    if not any(known for known, _ in asked):  # classes alone: drawn together
+        told = plan(spec, seed=seed, count=count, labels=[target for _, target in asked if target is not None])
+        drawn = [batch.float().cpu().numpy() for batch in draw(model, told, trained.runtime, sampling)]
+        return Drawn(np.concatenate(drawn), told.labels, spec)
+    require(model, Imputes, _LACKS)
     values: list[np.ndarray] = []
     drawn_labels: list[int] = []
-    known: list[dict[str, str]] = []
-    for label in labels:
-        asked, target = _asked(model, label)
+    for label, (known, target) in zip(labels, asked, strict=True):
         told = plan(spec, seed=seed, count=count, labels=None if target is None else [target])
-        if asked:
-            require(model, Imputes, _LACKS)
-            sheet = _one_row(asked, spec.columns)
-            try:
-                row = rows_with_holes(sheet, spec.columns)
-            except DataError as error:
-                what = error.what.replace(" in row 1", "")  # there is no other
-                raise ConfigError(
-                    f"--label {label}: {what}", fix=error.fix.replace(", or leave the row out", "")
-                ) from error
-            x, missing = (torch.from_numpy(part).expand(count, -1) for part in row)
-            batches = completed(model, x, missing, told, trained.runtime, sampling)
-        else:
-            batches = draw(model, told, trained.runtime, sampling)
+        try:
+            row = rows_with_holes(_one_row(known, spec.columns), spec.columns)
+        except DataError as error:
+            what = error.what.replace(" in row 1", "")  # there is no other
+            fix = error.fix.replace(", or leave the row out", "")
+            raise ConfigError(f"--label {label}: {what}", fix=fix) from error
+        x, missing = (torch.from_numpy(part).expand(count, -1) for part in row)
+        batches = completed(model, x, missing, told, trained.runtime, sampling)
         values += [batch.float().cpu().numpy() for batch in batches]
         drawn_labels += told.labels or ()
-        known += [asked] * count
-    names = dict.fromkeys(name for asked in known for name in asked)
-    cells = {name: [asked.get(name) for asked in known] for name in names}
+    names = dict.fromkeys(name for known, _ in asked for name in known)
+    cells = {name: [known.get(name) for known, _ in asked for _ in range(count)] for name in names}
     return Drawn(np.concatenate(values), tuple(drawn_labels) or None, spec, known=cells)
 
 

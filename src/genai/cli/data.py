@@ -39,7 +39,11 @@ def show(
     config = compose_data(what, settings or [])
     prepare(config, Console(quiet=quiet))
     found = describe(config.name, config)
-    emit_json(found) if json else emit(table_text("", [{"what": k, "is": v} for k, v in flat(found).items()]))
+    if json:
+        emit_json(found)
+    else:
+        notes = [("note", note) for note in found.pop("notes", ())]
+        emit(table_text("", [{"what": key, "is": value} for key, value in (*flat(found).items(), *notes)]))
 
 
 @app.command("prepare")
@@ -86,7 +90,9 @@ def check(
     if json:
         emit_json(content)
     else:
-        rows = [{"what": key, "is": value} for key, value in flat(content).items() if key not in ("bad", "can_skip")]
+        told = {key: value for key, value in content.items() if key not in ("bad", "can_skip", "notes")}
+        rows = [{"what": key, "is": value} for key, value in flat(told).items()]
+        rows += [{"what": "note", "is": note} for note in content["notes"]]
         emit("\n".join([table_text("", rows), *(f"bad: {name}: {reason}" for name, reason in report.bad)]))
     if not report.good and not (report.can_skip and config.on_bad == "skip"):
         what = "1 file" if report.num_bad == 1 else f"{report.num_bad} of the files"

@@ -33,5 +33,7 @@ def evaluate(
     if json:
         emit_json(figures)
     else:
-        rows = [{"metric": name, "value": value} for name, value in figures.items() if name != "confusion"]
+        told = {name: value for name, value in figures.items() if name != "confusion"}
+        told |= {name: str(told[name])[:12] for name in ("split", "checkpoint_sha256") if told.get(name)}
+        rows = [{"metric": name, "value": value} for name, value in told.items()]
         emit(table_text("", rows))

@@ -140,14 +140,22 @@ def refuse_one_value(sheet: Sheet, target: Column) -> None:
 
 def _columns(sheet: Sheet, config: DataConfig, train: np.ndarray, predicts: Predicts) -> tuple[Column, ...]:
     drawn = predicts == "data"
-    found = []
+    found, texts = [], []
     for name in sheet.columns:
         role: Literal["value", "target"] = "target" if name == config.target else "value"
         category = name in (config.categories or ())
-        column = kind_of(name, sheet, train, role=role, as_category=category, drawn=drawn)
+        try:
+            column = kind_of(name, sheet, train, role=role, as_category=category, drawn=drawn)
+        except DataError as error:
+            if error.fix != f"type 'data.drop=[{name}]'":
+                raise
+            texts.append((name, error))
+            continue
         if role == "target" and predicts == "data" and (column.kind != "category" or column.missing is not None):
             column = kind_of(name, sheet, train, as_category=category, drawn=drawn)
         found.append(column)
+    if texts:
+        raise texts[0][1].with_fix(f"type 'data.drop=[{','.join(name for name, _ in texts)}]'")
     if not layout(found):
         raise DataError("no column is left to learn from", path=sheet.path, fix="check data.path and data.drop")
     return tuple(found)

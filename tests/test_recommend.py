@@ -312,6 +312,7 @@ GOOD = [("a", "x", 1), ("a", "y", 2), ("b", "x", 3)]
         (GOOD, ["data.min_rating=9"], 3, "no row is left to learn from"),
         (GOOD, ["data.items=none.csv"], 3, "check data.items"),
         (GOOD, ["model.kind=ridge"], 2, "model.kind=ridge is of classes and numbers, the data are ratings"),
+        (GOOD, ["model.calibrate=true"], 2, "model.calibrate is of classes, here a network learns ratings from users"),
         (GOOD, ["model.loss=huber"], 2, "model.loss=huber is of classes and numbers, the data are ratings"),
         (GOOD, ["data.target=rating", "data.min_rating=2"], 3, "data.min_rating is of ratings"),
     ],

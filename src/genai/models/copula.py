@@ -99,11 +99,12 @@ class Copula(Model):
     def evaluate(self, batch: Batch) -> Terms:
         """Of the scores that are there, beside independent ones."""
         z, there = self.scores(batch)
-        mask = there.double()
-        own = z.double() * mask
-        factor = torch.linalg.cholesky(self._among(mask))
-        white = torch.linalg.solve_triangular(factor, own[..., None], upper=False).squeeze(2)
-        nats = factor.diagonal(dim1=1, dim2=2).log().sum(1) + 0.5 * (white.square() - own.square()).sum(1)
+        own, nats = z.double() * there, torch.zeros(len(z), dtype=torch.float64, device=z.device)
+        masks, which = there.double().unique(dim=0, return_inverse=True)  # few differ
+        for i, among in enumerate(self._among(mask[None]) for mask in masks):
+            rows, factor = which == i, torch.linalg.cholesky(among[0])
+            white = torch.linalg.solve_triangular(factor, own[rows].T, upper=False)
+            nats[rows] = factor.diagonal().log().sum() + 0.5 * (white.square().sum(0) - own[rows].square().sum(1))
         return {"copula_nats": nats.mean().to(z)}
 
     def _among(self, mask: Tensor) -> Tensor:

@@ -47,7 +47,10 @@ ROWS_OF: dict[str, tuple[list[str], Callable[[], Any] | None]] = {
         ),
     ),
     "mlp": (
-        ["trainer.max_samples=600000", "trainer.batch_size=128", "trainer.ema_half_life_samples=20000"],
+        [
+            *("optim.weight_decay=0.01", "model.dropout=0", "model.label_smoothing=0"),  # the preset's are for few rows
+            *("trainer.max_samples=600000", "trainer.batch_size=128", "trainer.ema_half_life_samples=20000"),
+        ],
         lambda: MLPClassifier((128, 128), batch_size=128, max_iter=10, random_state=0),
     ),
     "cnn": ([], None),

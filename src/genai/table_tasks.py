@@ -29,6 +29,7 @@ from genai.schema import DataConfig, PathText, SamplingConfig, unknown
 from genai.table_files import filled_text, numbers_of, rows_as_texts, write_rows
 
 _MOST_COMPARED = 10_000  # rows
+_DRAWS, _MOST_DRAWN = (32, 100), 1_500_000  # of a cell, where nobody says how many; of rows, more than the least
 _MOST_AT_ONCE = 1 << 16  # rows that are drawn before they are reduced to texts
 _LACKS = "fills nothing in, and knows no condition but the target"
 
@@ -143,7 +144,7 @@ def fill(
     model, spec = trained.model, trained.model.spec
     require(model, Imputes, _LACKS)
     rows = torch.arange(len(holes.x))[holes.missing.any(1)]
-    count = draws or sampling.draws
+    count = draws or _draws(sampling, len(rows))
     made: list[dict[str, list[str]]] = [{} for _ in range(draws or 1)]
     for part in rows.split(max(1, _MOST_AT_ONCE // count)):
         own = part.repeat(count).tolist()  # all rows once, then again
@@ -154,6 +155,11 @@ def fill(
         for texts, of in zip(made, [drawn] if draws is None else drawn[:, None], strict=True):
             _take_texts(texts, of, part.tolist(), holes, spec.columns)
     return made
+
+
+def _draws(sampling: SamplingConfig, rows: int) -> int:
+    """What K draws have in common is by 1 / (2 K) further off than what all have."""
+    return int(np.clip(_MOST_DRAWN // max(1, rows), *_DRAWS)) if sampling.draws == "auto" else sampling.draws
 
 
 def _take_texts(

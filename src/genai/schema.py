@@ -319,7 +319,7 @@ class SamplingConfig:
     guide: PathText | None = None  # a run that guidance leads away from, in place of the model without condition
     repeats: Annotated[int, Range(low=1, high=1000)] = 10  # of a step that imputes
     # Of which the mean or the mode fills in a cell of a table; auto: 32, of fewer than 45,000 rows more, 100 at most.
-    draws: Annotated[int, Range(low=1, high=10_000)] | Literal["auto"] = "auto"
+    draws: Annotated[int, Range(low=1, high=10_000)] | Literal["auto"] = 32
     print_grid: bool = False
     temperature: NonNegative = 1.0  # of the next id; 0: always the likeliest
     top_k: Count | None = None  # likeliest ids that it is one of; null: all

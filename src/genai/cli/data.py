@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +16,15 @@ DataSettings = Annotated[
     list[str] | None,
     typer.Argument(metavar="data.KEY=VALUE", help="As in data.size=32.", show_default=False),
 ]
+
+
+def _rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is known of a set, each note in a row of its own."""
+    from genai.settings import flat
+
+    told = {key: value for key, value in found.items() if key != "notes"}
+    notes = [("note", note) for note in found.get("notes", ())]
+    return [{"what": key, "is": value} for key, value in (*flat(told).items(), *notes)]
 
 
 @app.command("list")
@@ -34,7 +44,6 @@ def show(
     from genai.console import Console, table_text
     from genai.data.check import describe
     from genai.data.downloaded import prepare
-    from genai.settings import flat
 
     config = compose_data(what, settings or [])
     prepare(config, Console(quiet=quiet))
@@ -42,8 +51,7 @@ def show(
     if json:
         emit_json(found)
     else:
-        notes = [("note", note) for note in found.pop("notes", ())]
-        emit(table_text("", [{"what": key, "is": value} for key, value in (*flat(found).items(), *notes)]))
+        emit(table_text("", _rows(found)))
 
 
 @app.command("prepare")
@@ -81,7 +89,6 @@ def check(
     from genai.data.check import check as read_all
     from genai.data.downloaded import prepare
     from genai.errors import DataError
-    from genai.settings import flat
 
     config = compose_data(what, settings or [])
     prepare(config, Console(quiet=quiet))
@@ -90,10 +97,8 @@ def check(
     if json:
         emit_json(content)
     else:
-        told = {key: value for key, value in content.items() if key not in ("bad", "can_skip", "notes")}
-        rows = [{"what": key, "is": value} for key, value in flat(told).items()]
-        rows += [{"what": "note", "is": note} for note in content["notes"]]
-        emit("\n".join([table_text("", rows), *(f"bad: {name}: {reason}" for name, reason in report.bad)]))
+        told = {key: value for key, value in content.items() if key not in ("bad", "can_skip")}
+        emit("\n".join([table_text("", _rows(told)), *(f"bad: {name}: {reason}" for name, reason in report.bad)]))
     if not report.good and not (report.can_skip and config.on_bad == "skip"):
         what = "1 file" if report.num_bad == 1 else f"{report.num_bad} of the files"
         skip = ", or train with data.on_bad=skip" if report.can_skip and config.on_bad == "error" else ""

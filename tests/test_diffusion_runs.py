@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 import genai
 from genai.console import Console
 from genai.errors import ConfigError, DataError, NonFiniteError
-from genai.factory import open_trained
+from genai.factory import check_sampling, open_trained
 from genai.sampler import generated
 from genai.schema import SamplingConfig
 from harness import config_of, metrics, train
@@ -124,6 +125,14 @@ def test_settings_that_say_nothing_to_a_model_are_refused(run: Path, tmp_path: P
         genai.sample(run, labels=["-1"], console=QUIET)
     with pytest.raises(ConfigError, match="sigma_min=5 is not below"):
         genai.sample(run, "sampling.sigma_min=5", "sampling.sigma_max=4", console=QUIET)
+
+
+def test_a_default_of_sampling_that_was_another_one_is_not_taken_for_a_setting_of_the_run(run: Path) -> None:
+    model = open_trained(run).model
+    older = replace(SamplingConfig(), truncation=0.5)
+    check_sampling(model, replace(older, steps=3), older)
+    with pytest.raises(ConfigError, match=r"sampling\.truncation says nothing"):
+        check_sampling(model, replace(older, truncation=0.6), older)
 
 
 def test_a_guide_is_another_run_on_the_same_data(run: Path, tmp_path: Path) -> None:

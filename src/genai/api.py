@@ -165,7 +165,7 @@ def _predict(trained: Trained, folder: Path, asked: Asked, sampling: SamplingCon
 
     began = time.monotonic()
     console.note(f"device: {trained.runtime}")
-    check_sampling(trained.model, sampling)
+    check_sampling(trained.model, sampling, trained.config.sampling)
     count, labels = asked.count, asked.labels
     if labels is not None and asked.input is not None:
         raise ConfigError("--label and --input both name users", fix="leave one of them out")
@@ -237,7 +237,7 @@ def chat(
         fix = f"type --prompt '{given[0]}: TEXT'"
         raise ConfigError(f"this model writes texts by their {', '.join(given)}, it has no conversations", fix=fix)
     sampling = settings.sampling_of(trained.config)
-    check_sampling(trained.model, sampling)
+    check_sampling(trained.model, sampling, trained.config.sampling)
     conversation = Conversation(trained.model, trained.runtime, sampling, seed=seed)
     for line in said:
         try:
@@ -273,7 +273,7 @@ def evaluate(
     prepare(config.data, console)
     data = open_evaluation_data(trained, config, another=another)
     sampling = settings.sampling_of(trained.config)
-    check_sampling(trained.model, sampling)
+    check_sampling(trained.model, sampling, trained.config.sampling)
     with memory_errors(f"type sampling.batch_size={max(1, sampling.batch_size // 2)}"):
         figures: dict[str, Any] = held_out_figures(trained, data, runtime, sampling)
         answers = None

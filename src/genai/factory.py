@@ -64,10 +64,12 @@ def require(model: Model, capability: type, lacks: str) -> None:
         raise ConfigError(f"this model {lacks}", fix=f"models that do: {', '.join(able) or 'none'}")
 
 
-def check_sampling(model: Model, sampling: SamplingConfig) -> None:
-    """Raises ConfigError for settings of sampling that say nothing to this model, or that it cannot go by."""
-    standard = plain(SamplingConfig())
-    given = [key for key, value in plain(sampling).items() if value != standard[key]]
+def check_sampling(model: Model, sampling: SamplingConfig, before: SamplingConfig) -> None:
+    """Raises ConfigError for settings of sampling that say nothing to this model, or that it cannot go by.
+
+    Told from those `before` them, the run's own, which may hold a default that is another one by now."""
+    own = plain(before)
+    given = [key for key, value in plain(sampling).items() if value != own[key]]
     if unused := [key for key in given if key not in model.sampling_keys | {"batch_size"}]:
         models = registry.components("model").items()
         able = [name for name, found in models if unused[0] in registry.load(found.target).sampling_keys]

@@ -92,7 +92,7 @@ def write(trained: Trained, asked: Asked, sampling: SamplingConfig, folder: Path
     asked = _completed(trained, asked, console)
     runtime, checkpoint = trained.runtime, trained.checkpoint
     console.note(f"device: {runtime}")
-    check_sampling(trained.model, sampling)
+    check_sampling(trained.model, sampling, trained.config.sampling)
     if sampling.guide is not None:
         take_guide(trained, find(sampling.guide, runs_root()))
     if sampling.print_grid:

@@ -18,7 +18,7 @@ from genai.console import Console
 from genai.errors import CheckpointError, ConfigError, GenaiError, Interrupted, PeerLostError, Reported, to_resume
 from genai.run import RunFolder
 from genai.run_index import find, runs_root
-from genai.schema import Config, PathText, plain
+from genai.schema import Config, PathText, SamplingConfig, plain
 from genai.signals import interrupting
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
     from genai.factory import (
         build_model,
         check_sampling,
+        checked_config,
         checked_spec,
         locate,
         open_codec,
@@ -181,7 +182,8 @@ def train_here(run: RunFolder, plan: Plan, console: Console) -> None:
             data = open_dataset(config, codec, tokenizer="" if before is None else checked_spec(before).seen.tokenizer)
             runtime.seed(config.seed)
             model = build_model(config, data.spec)
-            check_sampling(model, config.sampling)
+            sampled_before = SamplingConfig() if newest is None else checked_config(newest).sampling
+            check_sampling(model, config.sampling, sampled_before)
             if config.sampling.guide is not None:
                 raise ConfigError("sampling.guide is of genai sample alone", fix="give it there, once both are trained")
             data = data.heard_by(model.spec)

@@ -17,7 +17,7 @@ from genai.schema import NetConfig
 
 _AT_ONCE = 4096  # users
 _SPREAD = 0.01  # of factors before training
-_USUAL = {"mse": (100.0, 0.5), "softmax": (10.0, 0.1), "bpr": (3.0, 0.1)}  # penalty, left_out
+_USUAL = {"mse": (150.0, 0.5), "softmax": (10.0, 0.1), "bpr": (3.0, 0.1)}  # penalty, left_out
 
 
 class Tower(nn.Module):

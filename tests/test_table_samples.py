@@ -173,3 +173,57 @@ def full(folder: Path) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return folder / "full.csv"
+
+
+def test_rows_by_a_label_lack_values_as_often_as_the_data_and_those_of_two_labels_are_not_alike(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    kinds = ["xy"[i] for i in rng.integers(2, size=600)]
+    numbers = ["" if rng.random() < (0.8 if kind == "x" else 0.2) else f"{rng.normal():.2f}" for kind in kinds]
+    words = ["" if rng.random() < 0.3 else "pqr"[rng.integers(3)] for _ in kinds]
+    rows = zip(kinds, numbers, words, strict=True)
+    (tmp_path / "a.csv").write_text("k,b,c\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    run = tmp_path / "run"
+    train(config_of("copula", run, f"data.path={tmp_path / 'a.csv'}", "data.target=null"))
+    made = rows_of(api.sample(run, labels=["k=x", "k=y"], count=400, out=tmp_path / "s", console=QUIET) / "samples.csv")
+    lacking = [np.mean([row["b"] == "" for row in part]) for part in (made[:400], made[400:])]
+    assert lacking[0] > 0.6 and 0.1 < lacking[1] < lacking[0] - 0.2  # a copula of categories is near, not exact
+    assert 0.2 < np.mean([row["c"] == "" for row in made]) < 0.4
+    assert np.mean([one["c"] == other["c"] for one, other in zip(made[:400], made[400:], strict=True)]) < 0.5
+
+
+def test_filling_in_a_parquet_changes_its_empty_cells_alone(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rng, n = np.random.default_rng(1), 200
+    ids = [1215204795029698049 + 7 * i for i in range(n)]
+    numbers = rng.normal(size=n).round(2).tolist()
+    moments = pa.array([1_700_000_000_000 + 250 * i for i in range(n)], type=pa.timestamp("ms", tz="UTC"))
+    columns = {
+        "tweet_id": pa.array(ids),
+        "b": pa.array([None if i % 5 == 0 else number for i, number in enumerate(numbers)]),
+        "count": pa.array([None if i % 7 == 0 else round(3 * numbers[i]) for i in range(n)], type=pa.int32()),
+        "at": moments,
+        "kind": pa.array(["pq"[i % 2] for i in range(n)]).dictionary_encode(),
+        "note": pa.array([[i] for i in range(n)]),
+    }
+    table = pa.table(columns)
+    parquet.write_table(table, tmp_path / "a.parquet")
+    drop = "data.drop=[note]"
+    with pytest.raises(DataError, match=r"column 'note' holds values of type list.* - type 'data\.drop=\[note\]'"):
+        train(config_of("copula", tmp_path / "run", f"data.path={tmp_path / 'a.parquet'}", "data.target=null"))
+    train(config_of("copula", tmp_path / "run", f"data.path={tmp_path / 'a.parquet'}", "data.target=null", drop))
+    names = {column["name"]: column for column in json.loads((tmp_path / "run/spec.json").read_text())["columns"]}
+    assert names["tweet_id"]["kind"] == "identifier" and names["at"]["kind"] == "date"
+    out = api.sample(tmp_path / "run", task="impute", input=tmp_path / "a.parquet", out=tmp_path / "s", console=QUIET)
+    made = parquet.read_table(next(out.glob("*.parquet")))
+    assert made.schema.types == table.schema.types
+    for name in ("tweet_id", "at", "kind", "note"):
+        assert made[name].to_pylist() == table[name].to_pylist()
+    for name in ("b", "count"):
+        pairs = list(zip(made[name].to_pylist(), table[name].to_pylist(), strict=True))
+        assert all(new is not None and old in (None, new) for new, old in pairs)
+    without = tmp_path / "b.parquet"  # nor need it hold what is not learned
+    parquet.write_table(table.drop_columns(["tweet_id", "note"]), without)
+    out = api.sample(tmp_path / "run", task="impute", input=without, out=tmp_path / "t", console=QUIET)
+    assert parquet.read_table(next(out.glob("*.parquet"))).column_names == ["b", "count", "at", "kind"]
+    drawn = api.sample(tmp_path / "run", count=20, out=tmp_path / "u", console=QUIET)
+    assert parquet.read_table(drawn / "samples.parquet").schema.field("at").type == pa.timestamp("ms", tz="UTC")

@@ -311,6 +311,14 @@ class Imputes(Protocol):
 
 
 @runtime_checkable
+class CompletesRows(Imputes, Protocol):
+    """A model of rows that draws them by what is known of some columns."""
+
+    def complete(self, x: Tensor, missing: Tensor, request: Request) -> Tensor:
+        """(count, *spec.shape), as `impute` does, but what is drawn may lack values as rows of the data do."""
+
+
+@runtime_checkable
 class Steps(Protocol):
     """A model whose samples come about in steps."""
 

@@ -252,7 +252,7 @@ def _fill(trained: Trained, asked: Asked, sampling: SamplingConfig, folder: Path
     files = []
     with writers.output(folder):
         for name, texts in zip(names, tables, strict=True):
-            files += table_tasks.write_filled(folder, holes, texts, trained.model.spec.columns, name)
+            files += table_tasks.write_filled(folder, holes, texts, name)
     return len(holes.x), files
 
 

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,7 @@ def write_rows(folder: Path, texts: Mapping[str, Sequence[str]], columns: Sequen
     return [f"{name}.csv", f"{name}.parquet"]
 
 
-def _typed(texts: Sequence[str], kind: str) -> object:
+def _typed(texts: Sequence[str], kind: str) -> Any:
     """An arrow array of texts in the type of that name."""
     import pyarrow as pa
 
@@ -84,13 +85,38 @@ def _typed(texts: Sequence[str], kind: str) -> object:
     if "string" in kind or kind == "null":
         return plain
     aliases = {"double": "float64", "float": "float32", "halffloat": "float16"}
-    if (unit := re.match(r"timestamp\[(\w+)", kind)) is not None:
-        return plain.cast(pa.timestamp(unit[1]))
+    if (unit := re.match(r"timestamp\[(\w+)(?:, tz=(.+))?\]", kind)) is not None:
+        return plain.cast(pa.timestamp("us")).cast(pa.timestamp(unit[1], unit[2]), safe=False)
     if (digits := re.match(r"decimal\d*\((\d+), (\d+)\)", kind)) is not None:
         return plain.cast(pa.decimal128(int(digits[1]), int(digits[2])))
     if kind.startswith(("int", "uint")):  # 3.0 is no whole number to arrow
-        plain = pa.array([None if text == "" else str(round(float(text))) for text in texts], type=pa.string())
+        plain = pa.array([None if text == "" else _whole(text) for text in texts], type=pa.string())
     return plain.cast({"date32[day]": pa.date32(), "date64[ms]": pa.date64()}.get(kind) or aliases.get(kind, kind))
+
+
+def _whole(text: str) -> str:
+    return text if text.lstrip("+-").isdecimal() else str(round(float(text)))
+
+
+def fill_parquet(folder: Path, path: Path, texts: Mapping[str, Sequence[str]], name: str) -> str:
+    """The table at `path` as `name`.parquet, with these texts where they are not empty; of columns that are not named
+    nothing is read. Raises OSError."""
+    import pyarrow as pa
+    import pyarrow.compute as compute
+    import pyarrow.parquet as parquet
+
+    table = parquet.read_table(path)
+    for key, made in texts.items():
+        own = table.column(key).combine_chunks()
+        coded = pa.types.is_dictionary(own.type)
+        plain = own.dictionary_decode() if coded else own
+        new = _typed(made, str(plain.type)).cast(plain.type)
+        filled = compute.if_else(compute.is_valid(new), new, plain)
+        filled = filled.dictionary_encode() if coded else filled
+        place = table.schema.get_field_index(key)
+        table = table.set_column(place, table.schema.field(place).with_type(filled.type), filled)
+    parquet.write_table(table, folder / f"{name}.parquet")
+    return f"{name}.parquet"
 
 
 # -- a picture of each column ------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,24 +13,26 @@ import torch
 from torch import Tensor
 
 from genai.columns import Column, layout
-from genai.contract import Imputes, Model, Request, Spec
+from genai.contract import CompletesRows, Imputes, Model, Request, Spec
 from genai.data import sniff
 from genai.data.records import CsvRows
 from genai.data.sheet import Cells, Sheet
 from genai.data.source import Dataset, Split, open_source
 from genai.data.table_rows import category_text, codes_of, from_scores, number_texts, stepped
 from genai.data.tabular import rows_with_holes
-from genai.device import Runtime, mix
+from genai.device import mix
 from genai.errors import ConfigError, DataError
 from genai.factory import Trained, require
 from genai.metrics import tables
 from genai.sampler import Drawn, Plan, draw, generated, label_index, plan
 from genai.schema import DataConfig, PathText, SamplingConfig, unknown
-from genai.table_files import filled_text, numbers_of, rows_as_texts, write_rows
+from genai.table_files import fill_parquet, filled_text, numbers_of, rows_as_texts, write_rows
 
 _MOST_COMPARED = 10_000  # rows
 _DRAWS, _MOST_DRAWN = (32, 100), 1_500_000  # of a cell, where nobody says how many; of rows, more than the least
 _MOST_AT_ONCE = 1 << 16  # rows that are drawn before they are reduced to texts
+Completion = Callable[[Tensor, Tensor, Request], Tensor]  # x, what of it is missing, the request
+
 _LACKS = "fills nothing in, and knows no condition but the target"
 
 
@@ -41,26 +43,38 @@ def conditioned(trained: Trained, sampling: SamplingConfig, *, seed: int, count:
     asked = [_asked(model, label) for label in labels]
     if not any(known for known, _ in asked):  # classes alone: drawn together
         told = plan(spec, seed=seed, count=count, labels=[target for _, target in asked if target is not None])
+        seeds = tuple(_seed_of(told.seeds[i], i // count) for i in range(len(told)))
+        told = replace(told, seeds=seeds)
         drawn = [batch.float().cpu().numpy() for batch in draw(model, told, trained.runtime, sampling)]
         return Drawn(np.concatenate(drawn), told.labels, spec)
-    require(model, Imputes, _LACKS)
+    require(model, CompletesRows, _LACKS)
+    assert isinstance(model, CompletesRows)
     values: list[np.ndarray] = []
     drawn_labels: list[int] = []
-    for label, (known, target) in zip(labels, asked, strict=True):
+    for number, (label, (known, target)) in enumerate(zip(labels, asked, strict=True)):
         told = plan(spec, seed=seed, count=count, labels=None if target is None else [target])
+        told = replace(told, seeds=tuple(_seed_of(one, number) for one in told.seeds))
         try:
             row = rows_with_holes(_one_row(known, spec.columns), spec.columns)
         except DataError as error:
             what = error.what.replace(" in row 1", "")  # there is no other
             fix = error.fix.replace(", or leave the row out", "")
             raise ConfigError(f"--label {label}: {what}", fix=fix) from error
-        x, missing = (torch.from_numpy(part).expand(count, -1) for part in row)
-        batches = completed(model, x, missing, told, trained.runtime, sampling)
+        x, missing = (torch.from_numpy(part).expand(count, -1).clone() for part in row)
+        for place in layout(spec.columns):  # of the others it is not known either whether they are there
+            if place.group is not None and spec.columns[place.column].name not in known:
+                missing[:, place.group] = True
+        batches = completed(trained, model.complete, x, missing, told, sampling)
         values += [batch.float().cpu().numpy() for batch in batches]
         drawn_labels += told.labels or ()
     names = dict.fromkeys(name for known, _ in asked for name in known)
     cells = {name: [known.get(name) for known, _ in asked for _ in range(count)] for name in names}
     return Drawn(np.concatenate(values), tuple(drawn_labels) or None, spec, known=cells)
+
+
+def _seed_of(seed: int, label: int) -> int:
+    """Rows of several labels are one table: from the same noise they would be alike."""
+    return mix(seed, label) if label else seed
 
 
 def _asked(model: Model, label: str) -> tuple[dict[str, str], int | None]:
@@ -90,15 +104,15 @@ def _one_row(known: Mapping[str, str], columns: Sequence[Column]) -> Sheet:
 
 
 def completed(
-    model: Model, x: Tensor, missing: Tensor, told: Plan, runtime: Runtime, sampling: SamplingConfig
+    trained: Trained, by: Completion, x: Tensor, missing: Tensor, told: Plan, sampling: SamplingConfig
 ) -> Iterator[Tensor]:
     """x (N, D) with new values where `missing`, batch after batch."""
-    assert isinstance(model, Imputes)
+    runtime = trained.runtime
 
     def complete(rows: Sequence[int], request: Request) -> Tensor:
-        return model.impute(x[rows].to(runtime.device, runtime.dtype), missing[rows].to(runtime.device), request)
+        return by(x[rows].to(runtime.device, runtime.dtype), missing[rows].to(runtime.device), request)
 
-    return draw(model, told, runtime, sampling, complete)
+    return draw(trained.model, told, runtime, sampling, complete)
 
 
 # -- filled in ---------------------------------------------------------------------------------------------------------
@@ -118,7 +132,7 @@ class Holes:
 def read_holes(trained: Trained, path: Path) -> Holes:
     """Raises DataError for what is no table of the columns that were learned."""
     spec = trained.model.spec
-    opened = open_source(DataConfig(name="path", path=PathText(str(path)), drop=()))
+    opened = open_source(DataConfig(name="path", path=PathText(str(path)), drop=trained.config.data.drop or ()))
     if not isinstance(opened, Sheet):
         raise DataError("the model was trained on a table, this is none", path=path, fix="name a .csv or .parquet")
     x, missing = (torch.from_numpy(part) for part in rows_with_holes(opened, spec.columns))
@@ -143,6 +157,7 @@ def fill(
     many `draws` themselves. Raises ConfigError for a model that fills nothing in."""
     model, spec = trained.model, trained.model.spec
     require(model, Imputes, _LACKS)
+    assert isinstance(model, Imputes)
     rows = torch.arange(len(holes.x))[holes.missing.any(1)]
     count = draws or _draws(sampling, len(rows))
     made: list[dict[str, list[str]]] = [{} for _ in range(draws or 1)]
@@ -150,7 +165,7 @@ def fill(
         own = part.repeat(count).tolist()  # all rows once, then again
         seeds = tuple(mix(seed, row, i // len(part)) for i, row in enumerate(own))
         told = Plan(seeds, None if holes.labels is None else tuple(holes.labels[row] for row in own))
-        found = completed(model, holes.x[own], holes.missing[own], told, trained.runtime, sampling)
+        found = completed(trained, model.impute, holes.x[own], holes.missing[own], told, sampling)
         drawn = np.concatenate([x.float().cpu().numpy() for x in found]).reshape(count, len(part), -1)
         for texts, of in zip(made, [drawn] if draws is None else drawn[:, None], strict=True):
             _take_texts(texts, of, part.tolist(), holes, spec.columns)
@@ -192,17 +207,15 @@ def _nearest_to_mean(shares: np.ndarray, column: Column) -> np.ndarray:
     return np.abs(values - mean[:, None]).argmin(1)
 
 
-def write_filled(
-    folder: Path, holes: Holes, texts: Mapping[str, Sequence[str]], columns: Sequence[Column], name: str
-) -> list[str]:
-    """The table with these texts in its empty cells; of CSV all else stays byte for byte. Raises OSError."""
-    if any(column.type for column in columns) and sniff.is_parquet_name(holes.path.name):
+def write_filled(folder: Path, holes: Holes, texts: Mapping[str, Sequence[str]], name: str) -> list[str]:
+    """The table with these texts in its empty cells; all else stays as it is, of CSV byte for byte. Raises OSError."""
+    if sniff.is_parquet_name(holes.path.name):
         whole = {}
         for key, cells in holes.sheet.columns.items():
             own = [cells.texts[code] for code in cells.codes]
             new = texts.get(key, [""] * len(own))
             whole[key] = [filled or text for filled, text in zip(new, own, strict=True)]
-        return write_rows(folder, whole, [replace(c, type=holes.sheet.columns[c.name].type) for c in columns], name)
+        return [*write_rows(folder, whole, (), name), fill_parquet(folder, holes.path, texts, name)]
     header = list(holes.sheet.columns)
     separator = CsvRows(holes.path, skip=True).separator
     made = filled_text(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -16,6 +16,7 @@ from genai.data.sheet import MISSING, MISSING_NUMBERS, Cells, Sheet
 from genai.errors import DataError
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_WHOLE = re.compile(r"[+-]?\d+")
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _CODE = re.compile(r"[+-]?0\d+")  # 007 is no 7
 _IDENTIFIER = re.compile(r"(?i:(^|[_\s.-])(id|uuid|index|key|编号|序号)$)|[a-z](Id|ID)$|^$")
@@ -55,11 +56,11 @@ def kind_of(
     if not as_category:
         found = _as_number(name, cells, met, sheet, train) or _as_date(name, cells, met, sheet, train)
         if found is not None:
-            whole = found.kind == "number" and found.step >= 1
+            whole = found.kind == "number" and (found.step >= 1 or all(_WHOLE.fullmatch(t) for t in met))
             of_all = int(counts[counts > 0].max(initial=0)) == 1 and len(met) == len(sheet) > _UNIQUE
             values = {value for text in met if (value := number(text)) is not None} if found.kind == "number" else set()
             if role == "value" and whole and found.missing is None and of_all:
-                has_no_gaps = round((max(values) - min(values)) / found.step) + 1 == len(values)
+                has_no_gaps = round((max(values) - min(values)) / (found.step or 1)) + 1 == len(values)
                 if _IDENTIFIER.search(name) is not None or (drawn and has_no_gaps):
                     last = round(max(values))
                     return Column(name, "identifier", role="left_out", type=cells.type, last=last)
@@ -67,13 +68,13 @@ def kind_of(
             classes = role == "target" and whole and len(values) <= _FEW
             if not (found.kind == "number" and (classes or (drawn and few and role == "value"))):
                 return Column(**{**vars(found), "role": role})
-    column = _as_category(name, cells, counts, sheet, train, role, marks_in(cells, as_category=as_category))
+    column = _as_category(name, cells, counts, sheet, train, role, marks_in(met, as_category=as_category))
     return replace(column, numeric=not as_category and all(number(text) is not None for text in column.values))
 
 
-def marks_in(cells: Cells, *, as_category: bool) -> frozenset[str]:
-    """The texts that say that nothing is known: among numbers also some that are categories elsewhere."""
-    given = [text for text in cells.texts if text not in MISSING_NUMBERS]
+def marks_in(texts: Iterable[str], *, as_category: bool) -> frozenset[str]:
+    """Those that say that nothing is known: among numbers also some that are categories elsewhere."""
+    given = [text for text in texts if text not in MISSING_NUMBERS]
     numbers = bool(given) and not as_category and all(number(text) is not None for text in given)
     return MISSING_NUMBERS if numbers else MISSING
 

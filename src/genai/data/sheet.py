@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,22 +98,30 @@ def read_csv(path: Path, name: str, *, skip: bool) -> Sheet:
     return Sheet(name, path, columns, np.array(rows))
 
 
-def read_tables(tables: Sequence[Table], name: str) -> Sheet:
-    """Of parquet files and of hub sets. Raises DataError for columns whose values are no plain ones."""
+def read_tables(tables: Sequence[Table], name: str, *, dropped: Collection[str] = ()) -> Sheet:
+    """Of parquet files and of hub sets. Raises DataError for columns whose values are no plain ones; those that are
+    `dropped` count as empty."""
     import pyarrow as pa
 
     first, title = tables[0], tables[0].title
     _check_columns(first.schema.names, title)
+    unread = {field.name for field in first.schema if not _OF_TYPES.fullmatch(_plain_type(field.type))}
     for field in first.schema:
-        if not _OF_TYPES.fullmatch(_plain_type(field.type)):
+        if field.name in unread - set(dropped):
             what = (
                 f"column '{field.name}' holds values of type {str(field.type)[:40]}, expected numbers, texts or dates"
             )
-            raise DataError(what, path=title, fix="leave the column out of the file")
-    batches = [batch for table in tables for batch in table.batches(first.schema.names)]
+            raise DataError(what, path=title, fix=f"type 'data.drop=[{field.name}]'")
+    names = [column for column in first.schema.names if column not in unread]
+    batches = [batch for table in tables for batch in table.batches(names)]
     whole = pa.Table.from_batches(batches, schema=batches[0].schema if batches else first.schema)
     _check_rows(len(whole), title)
-    columns = {field.name: _cells(whole.column(field.name), _plain_type(field.type)) for field in whole.schema}
+    empty = Cells(("",), np.zeros(len(whole), dtype=np.int32))
+    types = {field.name: _plain_type(field.type) for field in whole.schema}
+    columns = {
+        column: empty if column in unread else _cells(whole.column(column), types[column])
+        for column in first.schema.names
+    }
     return Sheet(name, title, columns, np.arange(len(whole)))
 
 
@@ -128,11 +136,24 @@ def _cells(column: Any, kind: str) -> Cells:
 
     encoded = column.combine_chunks()
     encoded = encoded if isinstance(encoded, pa.DictionaryArray) else encoded.dictionary_encode()
-    texts = ["" if value is None else str(value).strip() for value in encoded.dictionary.to_pylist()]
+    texts = ["" if value is None else str(value).strip() for value in _plain(encoded.dictionary).to_pylist()]
     known = {text: number for number, text in enumerate(dict.fromkeys([*texts, ""]))}
     number = np.array([known[text] for text in texts] + [known[""]], dtype=np.int32)
     found = encoded.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False).astype(np.int64)
     return Cells(tuple(known), number[found], kind)
+
+
+def _plain(values: Any) -> Any:
+    """Points in time as texts of one form, in UTC where they name a zone; all else as it is."""
+    import pyarrow as pa
+    import pyarrow.compute as compute
+
+    if not pa.types.is_timestamp(values.type):
+        return values
+    exact = values.cast(pa.timestamp("us"), safe=False)
+    whole = exact.cast(pa.timestamp("s"), safe=False)
+    is_whole = compute.all(compute.equal(whole.cast(exact.type), exact)).as_py() is not False
+    return compute.strftime(whole if is_whole else exact, format="%Y-%m-%d %H:%M:%S")
 
 
 def _check_columns(names: Iterable[str], path: Path | str) -> None:

@@ -56,7 +56,7 @@ def open_sheet(path: Path, config: DataConfig, name: str) -> Sheet:
 def sheet_of_tables(tables: Tables, config: DataConfig, name: str) -> Sheet:
     """Of parquet files and of hub sets. Raises DataError for columns of other values."""
     refuse_foreign_settings(config, "table")
-    sheet = read_tables([*tables.trains, *tables.tests], name)
+    sheet = read_tables([*tables.trains, *tables.tests], name, dropped=config.drop or ())
     return replace(sheet, held_out=tables.held_out, notes=tuple(tables.notes))
 
 
@@ -115,7 +115,7 @@ def with_target(sheet: Sheet, config: DataConfig) -> Sheet:
     """Without the rows in which there is nothing to be predicted, where they may be left out."""
     assert config.target is not None
     cells = sheet.columns[config.target]
-    marks = marks_in(cells, as_category=config.target in (config.categories or ()))
+    marks = marks_in(cells.texts, as_category=config.target in (config.categories or ()))
     empty = cells.where(lambda text: text in marks)
     if not empty.any():
         return sheet

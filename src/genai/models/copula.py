@@ -118,6 +118,9 @@ class Copula(Model):
     def impute(self, x: Tensor, missing: Tensor, request: Request) -> Tensor:
         return self.completed(x, self.rows.known(missing).to(x), request, whole=True)
 
+    def complete(self, x: Tensor, missing: Tensor, request: Request) -> Tensor:
+        return self.completed(x, self.rows.known(missing).to(x), request)
+
     def completed(self, x: Tensor, is_known: Tensor, request: Request, *, whole: bool = False) -> Tensor:
         """Rows drawn given their elements `is_known` (B, E) and the label: a draw of all scores, moved to what is known
         (Journel & Huijbregts 1978). No category is missing where they are `whole`."""
@@ -127,8 +130,14 @@ class Copula(Model):
         if self.classes:
             is_known = torch.cat([is_known, torch.ones_like(is_known[:, :1])], dim=1)
         mask = is_known.double() * there.double()
-        moved = torch.linalg.solve(self._among(mask), (mask * (known.double() - z))[..., None])
-        z = (z + (correlation @ (mask[..., None] * moved)).squeeze(2)).to(x.dtype)
+        masks, which = mask.unique(dim=0, return_inverse=True)  # few differ
+        for i, one in enumerate(masks):
+            if one.any():
+                rows, at = which == i, one > 0
+                off = known[rows][:, at].double() - z[rows][:, at]
+                factor = torch.linalg.cholesky(correlation[at][:, at])
+                z[rows] += torch.cholesky_solve(off.T, factor).T @ correlation[at]
+        z = z.to(x.dtype)
         numbers, rest = z[:, : self.rows.numbers], z[:, self.rows.numbers : self.rows.elements]
         rank = self.rows.spread(torch.cat([numbers, torch.special.ndtr(rest)], dim=1))[:, self.rows.numbers :]
         count = sum(self.rows.sizes)

@@ -117,20 +117,27 @@ class Discriminative(Model):
         """The scale of the inputs, what a kernel compares with, and the weights of classes, from the `count` training
         samples."""
         inputs, balanced = self.inputs, isinstance(self.target, Classes) and self.target.balanced
+        rows: list[Tensor] = []
         if isinstance(inputs, HashedTexts):
             self._kept = inputs.prepare(fetch, count)
             targets = self._kept[1]
         elif isinstance(inputs, Standardised) or balanced:
-            batches = [fetch(part) for part in torch.arange(count).split(_AT_ONCE)]
-            targets = torch.cat([batch.x for batch in batches])
+            found = []
+            for part in torch.arange(count).split(_AT_ONCE):
+                batch = fetch(part)
+                found.append(batch.x)
+                if isinstance(inputs, Standardised):
+                    rows.append(batch.cond["input"].flatten(1))
+            targets = torch.cat(found)
         if balanced:
             assert isinstance(self.target, Classes)
             self.target.balance(targets)
         if isinstance(inputs, Standardised):
-            rows = torch.cat([batch.cond["input"].flatten(1).double() for batch in batches])
-            inputs.prepare(rows, torch.Generator().manual_seed(seed))
+            whole = torch.cat(rows).double()
+            del rows[:]
+            inputs.prepare(whole, torch.Generator().manual_seed(seed))
             if count * inputs.features <= _MOST_KEPT:
-                self._keep(rows, targets)
+                self._keep(whole, targets)
 
     def _keep(self, rows: Tensor, targets: Tensor) -> None:
         """All training rows as the head sees them."""

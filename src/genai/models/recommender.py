@@ -200,6 +200,10 @@ class Recommender(Model):
     def scores(self, had: Tensor) -> Tensor:
         """(B, classes) booleans -> scores, -inf for what was had."""
         own, offered, bias = self.towers()
+        unmet = self.popularity == 0  # of which only what data.items tells is learned, and no bias
+        offered = torch.where(unmet[:, None], offered - self.towers.offered.own, offered)
+        if isinstance(bias, Tensor):
+            bias = bias.masked_fill(unmet, bias[~unmet].min())
         return (had.to(own.dtype) @ own @ offered.T + bias).float().masked_fill(had, -torch.inf)
 
     def evaluate(self, batch: Batch) -> Terms:

@@ -121,6 +121,9 @@ class RowDiffusion(Diffusion):
     def impute(self, x: Tensor, missing: Tensor, request: Request) -> Tensor:
         return self.completed(x, self.denoiser.rows.known(missing).to(x), request, whole=True)
 
+    def complete(self, x: Tensor, missing: Tensor, request: Request) -> Tensor:
+        return self.completed(x, self.denoiser.rows.known(missing).to(x), request)
+
     def completed(self, known: Tensor, is_known: Tensor, request: Request, *, whole: bool = False) -> Tensor:
         """Rows drawn given their elements `is_known` (B, E); of the groups 1 at one number. No category is missing
         where they are `whole`."""

@@ -85,7 +85,7 @@ class ReaderConfig(NetConfig):
     layers: Natural = 1
     heads: Count = 4  # of attention
     dropout: Annotated[float, Range(low=0, high=0.9)] = 0.5  # of the numbers of ids
-    hide: Annotated[float, Range(low=0, high=0.9)] = 0.2  # share of the ids that are not read in training
+    hide: Annotated[float, Range(low=0, high=0.9)] = 0.4  # share of the ids that are not read in training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,8 +51,8 @@ class Encoder(nn.Module):
             raise ConfigError(what, fix=f"type net.width={2 * config.heads * max(1, width // (2 * config.heads))}")
         self.mark, self.dim = spec.opening[0], width // config.heads
         self.ids, self.pairs = nn.Embedding(spec.vocab, width), nn.Embedding(_PAIRS, width)
-        for table in (self.ids, self.pairs):
-            nn.init.normal_(table.weight, std=width**-0.5)
+        nn.init.normal_(self.ids.weight, std=width**-0.5)
+        nn.init.zeros_(self.pairs.weight)  # most are met once or never: drawn at random they would be noise
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.query = nn.Parameter(torch.zeros(width))

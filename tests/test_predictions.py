@@ -80,12 +80,18 @@ def test_data_of_another_kind_are_refused(trained: Path, tmp_path: Path, capsys:
     np.savez(tmp_path / "points.npz", x=np.zeros((30, 2), dtype=np.float32))
     assert genai(["sample", str(trained), "--input", str(tmp_path / "points.npz"), "--out", str(tmp_path / "o")]) == 3
     assert "trained on image (1, 8, 8), the data are points" in capsys.readouterr().err
+    (tmp_path / "rows.csv").write_text("a,b\n1.5,2\n3.5,4\n")
+    assert genai(["sample", str(trained), "--input", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "o")]) == 3
+    told = capsys.readouterr().err
+    assert "the model learned from pictures, here are tables" in told
+    assert "give --input pictures" in told
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
         (["--label", "3"], 2, "--label says nothing to a model that predicts"),
+        (["--append-to", "a.csv", "--per-class", "3"], 2, "--append-to says nothing to a model that predicts"),
         (["--task", "vary"], 2, "--task vary says nothing to a model that predicts"),
         (["sampling.steps=3"], 2, "sampling.steps says nothing to this model"),
         (["--input", "nowhere"], 3, "nowhere"),

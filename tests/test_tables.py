@@ -17,8 +17,8 @@ from genai.columns import Column, groups, layout, ranks, width
 from genai.contract import Spec
 from genai.data.kinds import kind_of
 from genai.data.sheet import read_csv
-from genai.data.source import Dataset, SeenBy, open_data
-from genai.data.table_rows import from_scores, normal_scores, texts_of
+from genai.data.source import Dataset, SeenBy, modality_of, open_data
+from genai.data.table_rows import from_scores, normal_scores, number_texts, texts_of
 from genai.errors import DataError
 from genai.models.rows import Rows
 from genai.schema import DataConfig, PathText
@@ -345,3 +345,33 @@ def test_layout_places_numbers_before_groups() -> None:
     ]
     assert width(columns) == 6
     assert Rows(Spec(kind="real", shape=(6,), modality="table", columns=columns)).elements == 4
+
+
+def test_a_column_of_numbers_with_one_text_is_no_column_of_texts(tmp_path: Path) -> None:
+    rows = [[f"{0.37 * i:.2f}", i % 7, ("low", "high")[i % 2]] for i in range(60)]
+    rows[5][0] = "hello"
+    path = table(tmp_path / "a.csv", ["a", "b", "kind"], rows)
+    assert modality_of("path", str(path)) == "table"
+    with pytest.raises(DataError, match="column 'a' holds 'hello' in row 7, where most are numbers"):
+        opened(path, predicts="target", target="kind")
+
+
+def test_numbers_with_separators_of_thousands_are_told_how_to_be_written(tmp_path: Path) -> None:
+    rows = [[f"{1371 * (i + 1):,}", i % 2] for i in range(60)]
+    path = table(tmp_path / "a.csv", ["price", "kind"], rows)
+    assert modality_of("path", str(path)) == "table"
+    with pytest.raises(DataError, match=r"column 'price' .* like '1,371' .* - write numbers as 12345\.6"):
+        opened(path, predicts="target", target="kind")
+
+
+def test_rows_of_another_number_of_fields_are_counted_where_they_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n" + "1.5,x\n2,y,z\n\n2.5,y\n3\n" * 4 + "1,x\n")
+    assert "8 rows of another number of fields are left out" in opened(path, on_bad="skip").notes
+
+
+def test_decimals_beyond_a_double_are_not_made_up(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = table(tmp_path / "a.csv", ["a", "b"], [[repr(float(rng.random())), repr(float(i))] for i in range(50)])
+    values = rng.random(20)
+    assert number_texts(values, columns_of(path)["a"]) == [repr(float(value)) for value in values]

@@ -144,7 +144,12 @@ def sample(
         if trained.model.predicts != "data" or task == "predict":
             if trained.model.predicts == "data":
                 raise ConfigError("this model predicts nothing, it draws samples", fix="leave out --task predict")
-            refused = {"--label": labels, "--prompt": prompts, f"--task {task}": None if task == "predict" else task}
+            refused = {
+                "--label": labels,
+                "--prompt": prompts,
+                "--append-to": append_to,
+                f"--task {task}": None if task == "predict" else task,
+            }
             if trained.spec.seen.tokenizer and input is None:
                 del refused["--prompt"]
             if trained.spec.modality == "ratings":

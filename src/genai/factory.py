@@ -13,14 +13,17 @@ from genai import registry
 from genai.checkpoint import Checkpoint
 from genai.config import read_config
 from genai.contract import FirstStage, Model, Spec, TakesGuide
+from genai.data import sniff
 from genai.data.codec import Codec, LatentSplit
-from genai.data.source import Dataset, SeenBy, modality_of, open_data
+from genai.data.source import NOUNS, Dataset, SeenBy, modality_of, open_data
 from genai.data.tokens import read_tokenizer
 from genai.device import Runtime, memory_errors, start
 from genai.errors import CheckpointError, ConfigError, ConfigErrors, DataError, to_resume
 from genai.registry import find, load
 from genai.run import RunFolder, home
 from genai.schema import Config, SamplingConfig, plain, read
+
+_BE = ("are", "is")
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,13 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool, who
         config = replace(config, data=replace(config.data, drop=config.data.drop or ()))
     if another and seen.modality == "text" and seen is not units:
         config = replace(config, data=replace(config.data, context=seen.shape[-1]))
-    as_text, as_table = bool(seen.tokenizer), config.data.drop is not None
+    as_text, as_table = seen.modality == "text", config.data.drop is not None
     modality = modality_of(config.data.name, config.data.path, as_text=as_text, as_table=as_table) if another else ""
+    is_hub = config.data.path is not None and sniff.hub_name(config.data.path) is not None  # what it holds shows later
+    unlike = modality != seen.modality and not is_hub and {modality, seen.modality} & {"text", "table"}
+    if modality and unlike and seen.modality in NOUNS and units.modality != "ratings":
+        what = f"the model learned from {NOUNS[seen.modality]}, here {_BE[modality == 'text']} {NOUNS[modality]}"
+        raise DataError(what, path=config.data.path, fix=f"give data.path {NOUNS[seen.modality]}")
     if modality == units.seen.modality and modality in ("image", "video"):
         channels, *length, height, width = units.seen.shape
         size, channels = config.data.size or (height, width), config.data.channels or channels

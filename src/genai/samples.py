@@ -4,6 +4,7 @@ samples added; the files of each, and the record beside them."""
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,9 @@ _COUNTS: dict[str, int | None] = {
     "impute": 16,
     "traverse": 10,
 }
+_SKIP = re.compile(
+    r"(,| -)? ?(or )?type data\.on_bad=skip( to [a-z ]*)?|, or data\.on_bad=skip"
+)  # a setting of training
 _TRAVERSED = 512  # inputs that the range of each latent is taken from
 
 
@@ -303,7 +307,8 @@ def _told(flag: str) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise error.with_fix(error.fix.replace("data.path", flag)) from error.__cause__
+        fix = _SKIP.sub("", error.fix) or "leave it out of the data"
+        raise error.with_fix(fix.replace("data.path", flag)) from error.__cause__
 
 
 def told_of_input() -> contextlib.AbstractContextManager[None]:

@@ -89,6 +89,8 @@ def _asked(model: Model, label: str) -> tuple[dict[str, str], int | None]:
         column = next((column for column in spec.columns if column.name == name), None)
         if column is None:
             raise unknown("column", name, [column.name for column in spec.columns])
+        if name in found or (name == target and index is not None):
+            raise ConfigError(f"--label {label}: '{name}' is given twice", fix="leave one of them out")
         if name == target:
             index = label_index(spec, value)
         elif column.role == "left_out":
@@ -132,6 +134,7 @@ class Holes:
 def read_holes(trained: Trained, path: Path) -> Holes:
     """Raises DataError for what is no table of the columns that were learned."""
     spec = trained.model.spec
+    require(trained.model, Imputes, _LACKS)
     opened = open_source(DataConfig(name="path", path=PathText(str(path)), drop=trained.config.data.drop or ()))
     if not isinstance(opened, Sheet):
         raise DataError("the model was trained on a table, this is none", path=path, fix="name a .csv or .parquet")

@@ -17,6 +17,7 @@ from genai.errors import DataError
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d+")
+_GROUPED = re.compile(r"[+-]?[\d., '_]*\d")  # as people write numbers for people
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _CODE = re.compile(r"[+-]?0\d+")  # 007 is no 7
 _IDENTIFIER = re.compile(r"(?i:(^|[_\s.-])(id|uuid|index|key|编号|序号)$)|[a-z](Id|ID)$|^$")
@@ -216,7 +217,10 @@ def _as_category(
             return Column(name, "identifier", role="left_out", type=cells.type)
         one = cells.texts[texts[0]][:40]
         what = f"column '{name}' holds {len(texts):,} different texts in {len(sheet):,} rows, like '{one}'"
-        raise DataError(what, path=sheet.path, fix=f"type 'data.drop=[{name}]'")
+        fix = f"type 'data.drop=[{name}]'" if role == "value" else "type data.target=COLUMN for another"
+        if all(_GROUPED.fullmatch(cells.texts[i]) for i in texts):
+            fix = "write numbers as 12345.6, a point before decimals and nothing between thousands"
+        raise DataError(what, path=sheet.path, fix=fix)
     if role == "target" and len(texts) > most:
         what = f"column '{name}' holds {len(texts):,} categories, at most {most:,} are told apart"
         raise DataError(what, path=sheet.path, fix="type data.target=COLUMN for another")

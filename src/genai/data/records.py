@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -42,6 +43,7 @@ _ITEMS = (
     "song", "trackid", "track", "artistid", "artist", "商品id", "商品编号", "商品", "物品id", "物品", "电影id", "电影",
 )  # fmt: skip
 _RATINGS = ("rating", "score", "stars", "评分")
+_LETTER = re.compile(r"[^\W\d_]")
 _WITHOUT = str.maketrans("", "", " _-")
 
 
@@ -332,8 +334,10 @@ def _holds_texts(records: Records, column: str) -> bool:
 
 
 def _holds_prose(records: Records, column: str) -> bool:
-    values = [value for value in _values(records, column) if isinstance(value, str)]
-    return len(set(values)) > len(values) / 2
+    """Texts of letters, most of which differ; numbers are none, however they are written."""
+    values = _values(records, column)
+    texts = {value for value in values if isinstance(value, str) and not _is_number(value) and _LETTER.search(value)}
+    return len(texts) > len(values) / 2
 
 
 def _holds_fractions(records: Records, column: str) -> bool:

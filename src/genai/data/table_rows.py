@@ -22,6 +22,7 @@ from genai.data.sheet import MISSING, MISSING_NUMBERS, Sheet
 from genai.errors import DataError
 
 _SHOWN = 8
+_MOST_PLACES = 15  # behind the point: a double holds no more of a number around one
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -182,6 +183,9 @@ def number_texts(values: np.ndarray, column: Column) -> list[str]:
     if column.places is None:
         return [f"{value:.10g}" for value in values.tolist()]
     least, most = column.places
+    if most > _MOST_PLACES:  # more than are meant: as many as tell a number from its neighbours
+        kept = {"precision": most, "min_digits": least, "unique": True, "trim": "-" if least == 0 else "k"}
+        return [np.format_float_positional(value + 0.0, **kept) for value in values.tolist()]
     texts = [f"{value + 0.0:.{most}f}" for value in values.tolist()]
     texts = [text.removeprefix("-") if float(text) == 0 else text for text in texts]
     return texts if least == most else [_trimmed(text, least) for text in texts]

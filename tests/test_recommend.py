@@ -272,6 +272,24 @@ def test_what_is_known_of_items_tells_of_one_that_nobody_had(tmp_path: Path) -> 
     assert np.mean(right) > 0.8
 
 
+@pytest.mark.parametrize("loss", ["softmax", "bpr"])
+def test_an_item_that_nobody_had_is_not_ranked_above_those_that_some_had(loss: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv", rows_of_groups())
+    titles = [(f"i{i}", f"Title {i}") for i in range(ITEMS)] + [(f"n{i}", f"New {i}") for i in range(200)]
+    items = write(tmp_path / "items.csv", titles, ("id", "name"))
+    settings = [PRESET, f"data.path={path}", f"data.items={items}", f"model.loss={loss}", "trainer.max_steps=60"]
+    run = tmp_path / "run"
+    assert forked(lambda: train(config_of("discriminative", run, *settings, "data.valid_fraction=0"))) == 0
+    model = open_trained(run, threads=1).model
+    new = torch.tensor([name.startswith("n") for name in model.spec.names])
+    users = torch.arange(len(model.spec.cond["input"].names))
+    request = Request(count=len(users), cond={"input": users}, generators=[], device=torch.device("cpu"))
+    scores = model.draw(request)
+    assert float(scores[:, new].std()) < 1e-6  # nothing tells one from another
+    best = scores.topk(5).indices
+    assert float(new[best].float().mean()) < 0.1
+
+
 def notes_of(path: Path, *overrides: str) -> list[str]:
     return list(opened(path, *overrides)[0].notes)
 

@@ -339,7 +339,10 @@ def split_of(trained: Trained, path: Path | None, console: Console, prompts: Seq
         settings = compose_verb("eval", [] if path is None else [f"data.path={path}"])
         config, another = settings.with_data(trained.config)
         prepare(config.data, console)
-        return fitting_split(trained, open_evaluation_data(trained, config, another=another, whole=path is not None))
+        data = open_evaluation_data(trained, config, another=another, whole=path is not None)
+        for note in data.notes if path is not None else ():
+            console.note(f"data: {note}")
+        return fitting_split(trained, data)
 
 
 def texts_of(prompts: Sequence[str], trained: Trained) -> Split:

@@ -58,7 +58,9 @@ def conditioned(trained: Trained, sampling: SamplingConfig, *, seed: int, count:
             row = rows_with_holes(_one_row(known, spec.columns), spec.columns)
         except DataError as error:
             what = error.what.replace(" in row 1", "")  # there is no other
-            fix = error.fix.replace(", or leave the row out", "")
+            fix = error.fix.replace(", or leave the row out", "").replace(
+                ", or leave it empty where it is not known", ""
+            )
             raise ConfigError(f"--label {label}: {what}", fix=fix) from error
         x, missing = (torch.from_numpy(part).expand(count, -1).clone() for part in row)
         for place in layout(spec.columns):  # of the others it is not known either whether they are there

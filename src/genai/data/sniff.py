@@ -54,7 +54,10 @@ TEXT_SUFFIXES = frozenset(
         ".css",
     ]
 )
-EXPECTED = "a folder of pictures or sounds, text, .jsonl, .csv, .tsv, WebDataset tars, parquet, an .npz or .npy file, or idx files"
+EXPECTED = (
+    "a folder of pictures or sounds, text, .jsonl, .csv, .tsv, WebDataset tars, parquet, an .npz or .npy file, or "
+    "idx files"
+)
 _MODALITIES = {"sounds": "audio", "text": "text", "records": "text"}
 _PACKED_TAR = re.compile(r"\.(tgz|tar\.(gz|bz2|xz|zst|lz4))$", re.IGNORECASE)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

@@ -184,8 +184,8 @@ def number_texts(values: np.ndarray, column: Column) -> list[str]:
         return [f"{value:.10g}" for value in values.tolist()]
     least, most = column.places
     if most > _MOST_PLACES:  # more than are meant: as many as tell a number from its neighbours
-        kept = {"precision": most, "min_digits": least, "unique": True, "trim": "-" if least == 0 else "k"}
-        return [np.format_float_positional(value + 0.0, **kept) for value in values.tolist()]
+        written = (np.format_float_positional(value + 0.0, most, min_digits=least) for value in values.tolist())
+        return [text.removesuffix(".") for text in written]
     texts = [f"{value + 0.0:.{most}f}" for value in values.tolist()]
     texts = [text.removeprefix("-") if float(text) == 0 else text for text in texts]
     return texts if least == most else [_trimmed(text, least) for text in texts]

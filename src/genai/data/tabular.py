@@ -74,7 +74,11 @@ def build(sheet: Sheet, config: DataConfig, *, predicts: Predicts, seen_by: Seen
     if predicts == "target" and config.target is None:
         held = ", ".join(sheet.columns)
         what = f"which column is predicted is not said, the columns are {held[:120]}{'...' * (len(held) > 120)}"
-        raise DataError(what, path=sheet.path, fix="type data.target=COLUMN")
+        raise DataError(
+            what,
+            path=sheet.path,
+            fix="type data.target=COLUMN; where users have items, name the two columns user and item",
+        )
     if config.target is not None:
         sheet.require(config.target, "data.target=COLUMN")
         if predicts == "target":

@@ -44,11 +44,12 @@ class HashedTexts(nn.Module):
         for part in torch.arange(count).split(_AT_ONCE):
             batch = fetch(part)
             rows, hashes = self._found(batch.cond["input"])
-            found.append((rows + int(part[0]), hashes))
+            different, numbers = np.unique(hashes, return_inverse=True)
+            rows, numbers, times = _counted(rows, numbers, len(different))  # at once: all of them fill the memory
+            found.append((rows + int(part[0]), different[numbers], times))
             targets.append(batch.x)
-        rows, hashes = _joined(found)
+        rows, hashes, times = (np.concatenate(parts) for parts in zip(*found, strict=True))
         different, numbers = np.unique(hashes, return_inverse=True)
-        rows, numbers, times = _counted(rows, numbers, len(different))
         met = np.bincount(numbers, minlength=len(different))
         chosen = np.sort(np.argsort(-met, kind="stable")[: self.features])
         self.known[: len(chosen)] = torch.from_numpy(different[chosen])

@@ -37,10 +37,11 @@ def least(
         else:
             if not alike:
                 wide = torch.cat([rows[counts], rows.new_ones(len(counts), 1)], dim=1)
+                wide = wide.double()  # before it is multiplied: of numbers far from zero the rest is small
                 weighed = wide.T * (strength * share[counts, k])
-                matrix = (weighed @ wide).double()
+                matrix = weighed @ wide
                 matrix.diagonal()[:-1].add_(1.0)
                 factor = factor_of(matrix)
-            found = torch.cholesky_solve((weighed @ wanted[counts, k]).double()[:, None], factor)[:, 0].to(rows)
+            found = torch.cholesky_solve((weighed @ wanted[counts, k].double())[:, None], factor)[:, 0].to(rows)
             weight[k], bias[k] = found[:-1], found[-1]
     return weight, bias

@@ -47,7 +47,8 @@ class Classes(nn.Module):
             self.register_buffer("temperature", torch.ones(()))
 
     def balance(self, y: Tensor) -> None:
-        """Weighs the classes of the training labels (N,) alike: N / (classes * how many there are of each)."""
+        """Weighs the classes of the training labels (N,) alike: N / (classes * how many there are of each). In each
+        of the problems of a linear_svm a row weighs what its own class does; in liblinear's only the one class does."""
         counts = torch.bincount(y, minlength=self.classes).to(self.weights)
         self.weights.copy_(len(y) / ((counts > 0).sum() * counts.clamp(min=1)))
 

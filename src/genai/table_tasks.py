@@ -17,7 +17,7 @@ from genai.contract import CompletesRows, Imputes, Model, Request, Spec
 from genai.data import sniff
 from genai.data.records import CsvRows
 from genai.data.sheet import Cells, Sheet
-from genai.data.source import Dataset, Split, open_source
+from genai.data.source import Dataset, Split, modality_of, open_source
 from genai.data.table_rows import category_text, codes_of, from_scores, number_texts, stepped
 from genai.data.tabular import rows_with_holes
 from genai.device import mix
@@ -58,9 +58,7 @@ def conditioned(trained: Trained, sampling: SamplingConfig, *, seed: int, count:
             row = rows_with_holes(_one_row(known, spec.columns), spec.columns)
         except DataError as error:
             what = error.what.replace(" in row 1", "")  # there is no other
-            fix = error.fix.replace(", or leave the row out", "").replace(
-                ", or leave it empty where it is not known", ""
-            )
+            fix = error.fix.partition(", or leave")[0]
             raise ConfigError(f"--label {label}: {what}", fix=fix) from error
         x, missing = (torch.from_numpy(part).expand(count, -1).clone() for part in row)
         for place in layout(spec.columns):  # of the others it is not known either whether they are there
@@ -137,9 +135,10 @@ def read_holes(trained: Trained, path: Path) -> Holes:
     """Raises DataError for what is no table of the columns that were learned."""
     spec = trained.model.spec
     require(trained.model, Imputes, _LACKS)
-    opened = open_source(DataConfig(name="path", path=PathText(str(path)), drop=trained.config.data.drop or ()))
-    if not isinstance(opened, Sheet):
+    if modality_of("path", str(path), as_table=True) != "table":
         raise DataError("the model was trained on a table, this is none", path=path, fix="name a .csv or .parquet")
+    opened = open_source(DataConfig(name="path", path=PathText(str(path)), drop=trained.config.data.drop or ()))
+    assert isinstance(opened, Sheet)
     x, missing = (torch.from_numpy(part) for part in rows_with_holes(opened, spec.columns))
     if not missing.any():
         raise DataError("no cell of the table is empty", path=path, fix="leave those empty that are to be filled in")

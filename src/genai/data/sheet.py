@@ -16,8 +16,8 @@ from genai.errors import DataError
 
 MOST_COLUMNS = 2000
 # That tools write for what is missing. Among numbers, also names that are categories elsewhere.
-MISSING = frozenset(["", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "null", "NULL", "?"])
-MISSING_NUMBERS = MISSING | {"None", "none", "-", "--", "n/a", "na", "Nan", "NAN", "."}
+MISSING = frozenset(["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "null", "NULL", "?"])
+MISSING_NUMBERS = MISSING | {"None", "none", "-", "--", "na", "Nan", "NAN", "."}
 _OF_TYPES = re.compile(r"u?int\d+|(halffloat|float|double)|decimal.*|bool|.*string.*|date\d+.*|timestamp.*|null")
 
 

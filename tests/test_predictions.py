@@ -83,7 +83,7 @@ def test_data_of_another_kind_are_refused(trained: Path, tmp_path: Path, capsys:
     (tmp_path / "rows.csv").write_text("a,b\n1.5,2\n3.5,4\n")
     assert genai(["sample", str(trained), "--input", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "o")]) == 3
     told = capsys.readouterr().err
-    assert "the model learned from pictures, here are tables" in told
+    assert "the model learned from pictures, not from tables" in told
     assert "give --input pictures" in told
 
 

@@ -23,8 +23,6 @@ from genai.registry import find, load
 from genai.run import RunFolder, home
 from genai.schema import Config, SamplingConfig, plain, read
 
-_BE = ("are", "is")
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -117,7 +115,7 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool, who
     is_hub = config.data.path is not None and sniff.hub_name(config.data.path) is not None  # what it holds shows later
     unlike = modality != seen.modality and not is_hub and {modality, seen.modality} & {"text", "table"}
     if modality and unlike and seen.modality in NOUNS and units.modality != "ratings":
-        what = f"the model learned from {NOUNS[seen.modality]}, here {_BE[modality == 'text']} {NOUNS[modality]}"
+        what = f"the model learned from {NOUNS[seen.modality]}, not from {NOUNS[modality]}"
         raise DataError(what, path=config.data.path, fix=f"give data.path {NOUNS[seen.modality]}")
     if modality == units.seen.modality and modality in ("image", "video"):
         channels, *length, height, width = units.seen.shape

@@ -99,8 +99,8 @@ def _whole(text: str) -> str:
 
 
 def fill_parquet(folder: Path, path: Path, texts: Mapping[str, Sequence[str]], name: str) -> str:
-    """The table at `path` as `name`.parquet, with these texts where they are not empty; of columns that are not named
-    nothing is read. Raises OSError."""
+    """The table at `path` as `name`.parquet, with these texts where they are not empty; columns that are not named are
+    written as they were read. Raises OSError."""
     import pyarrow as pa
     import pyarrow.compute as compute
     import pyarrow.parquet as parquet

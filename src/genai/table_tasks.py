@@ -43,8 +43,7 @@ def conditioned(trained: Trained, sampling: SamplingConfig, *, seed: int, count:
     asked = [_asked(model, label) for label in labels]
     if not any(known for known, _ in asked):  # classes alone: drawn together
         told = plan(spec, seed=seed, count=count, labels=[target for _, target in asked if target is not None])
-        seeds = tuple(_seed_of(told.seeds[i], i // count) for i in range(len(told)))
-        told = replace(told, seeds=seeds)
+        told = replace(told, seeds=tuple(_seed_of(one, i // count) for i, one in enumerate(told.seeds)))
         drawn = [batch.float().cpu().numpy() for batch in draw(model, told, trained.runtime, sampling)]
         return Drawn(np.concatenate(drawn), told.labels, spec)
     require(model, CompletesRows, _LACKS)
@@ -132,7 +131,8 @@ class Holes:
 
 
 def read_holes(trained: Trained, path: Path) -> Holes:
-    """Raises DataError for what is no table of the columns that were learned."""
+    """Raises DataError for what is no table of the columns that were learned, ConfigError for a model that fills
+    nothing in."""
     spec = trained.model.spec
     require(trained.model, Imputes, _LACKS)
     if modality_of("path", str(path), as_table=True) != "table":
@@ -158,9 +158,8 @@ def fill(
     trained: Trained, holes: Holes, sampling: SamplingConfig, *, seed: int, draws: int | None
 ) -> list[dict[str, list[str]]]:
     """The texts of each column in which cells are empty: one table of means and modes of sampling.draws draws, or so
-    many `draws` themselves. Raises ConfigError for a model that fills nothing in."""
+    many `draws` themselves."""
     model, spec = trained.model, trained.model.spec
-    require(model, Imputes, _LACKS)
     assert isinstance(model, Imputes)
     rows = torch.arange(len(holes.x))[holes.missing.any(1)]
     count = draws or _draws(sampling, len(rows))

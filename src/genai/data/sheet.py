@@ -95,11 +95,11 @@ def read_csv(path: Path, name: str, *, skip: bool) -> Sheet:
         column: Cells(tuple(seen), np.array(own, dtype=np.int32))
         for column, seen, own in zip(table.columns, known, codes, strict=True)
     }
-    lacking = rows[-1] - 1 - len(rows)  # those that were left out before the last one
-    left_out = (
-        f"{lacking:,} row{'s' * (lacking > 1)} of another number of fields {'are' if lacking > 1 else 'is'} left out"
-    )
-    return Sheet(name, path, columns, np.array(rows), notes=(left_out,) if lacking else ())
+    notes = []
+    if lacking := rows[-1] - 1 - len(rows):  # those before the last one
+        plural, are = ("s", "are") if lacking > 1 else ("", "is")
+        notes.append(f"{lacking:,} row{plural} of another number of fields {are} left out")
+    return Sheet(name, path, columns, np.array(rows), notes=tuple(notes))
 
 
 def read_tables(tables: Sequence[Table], name: str, *, dropped: Collection[str] = ()) -> Sheet:

@@ -22,7 +22,7 @@ from genai.data.sheet import MISSING, MISSING_NUMBERS, Sheet
 from genai.errors import DataError
 
 _SHOWN = 8
-_MOST_PLACES = 15  # behind the point: a double holds no more of a number around one
+_PLACES = 15  # behind the point: a double holds no more of a number around one
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -183,7 +183,7 @@ def number_texts(values: np.ndarray, column: Column) -> list[str]:
     if column.places is None:
         return [f"{value:.10g}" for value in values.tolist()]
     least, most = column.places
-    if most > _MOST_PLACES:  # more than are meant: as many as tell a number from its neighbours
+    if most > _PLACES:  # more than are meant: as many as tell a number from its neighbours
         written = (np.format_float_positional(value + 0.0, most, min_digits=least) for value in values.tolist())
         return [text.removesuffix(".") for text in written]
     texts = [f"{value + 0.0:.{most}f}" for value in values.tolist()]

@@ -267,6 +267,28 @@ def test_a_fifth_of_the_cells_is_removed_and_simple_ways_guess_them_better_than_
     assert "that were there" not in printed
 
 
+def test_of_a_folder_of_draws_the_means_and_the_most_frequent_categories_are_judged(imputing: Imputing) -> None:
+    imputing.told("--remove", "0.2")
+    full = imputing.cells(imputing.full)
+    number, category = full[0].tolist().index("a"), full[0].tolist().index("other")
+    folder = imputing.folder / "draws"
+    folder.mkdir()
+    there = np.flatnonzero(full[1:, number] != "") + 1
+    for name, off in (("00000", -3.0), ("00001", 0.0), ("00002", 3.0)):
+        drawn = full.copy()
+        drawn[there, number] = [repr(float(text) + off) for text in full[there, number]]
+        if off == 0:
+            drawn[1:, category] = "wrong"
+        imputing.filled(f"draws/{name}", drawn)
+    found = figures_of(imputing.told(f"mean={folder}", f"one={folder / '00000.csv'}")[1])
+    assert found["a"]["mean"] == 0 < found["a"]["one"]
+    assert found["other"]["mean"] == 0
+
+    (imputing.folder / "empty").mkdir()
+    with pytest.raises(SystemExit, match="there is no table"):
+        imputing.told(f"empty={imputing.folder / 'empty'}")
+
+
 def test_cells_are_judged_where_they_were_removed_and_watched_elsewhere(imputing: Imputing) -> None:
     """Of the table that had no holes, and of the same with one column spoilt beside the holes."""
     imputing.told("--remove", "0.2")

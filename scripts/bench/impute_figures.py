@@ -9,7 +9,9 @@ standardised numbers and one-hot categories), `iterative` (IterativeImputer of a
 regression of each column on the others, categories as ordinals) and `forest` (as MissForest does, Stekhoven and
 Buehlmann 2012: three rounds in which a forest predicts each column from the others). `mean` is the mean, or the most
 frequent category, of what is left of a column. With --draws the figures are means over so many draws of the holes, and
-every {} in a path but the first stands for the number of the draw, from 0 on: of a small table one draw is luck.
+every {} in a path but the first stands for the number of the draw, from 0 on: of a small table one draw is luck. Where
+FILLED is a folder, its tables are draws of the same cells (`genai sample --task impute -n 100`), and their mean is
+measured, or the most frequent category: it is not rounded to what the column could hold, as that of a file is.
 
 The figures are of the removed cells: the RMSE over the deviation of the column in FULL.csv, or the share of wrong
 categories. "explained" is what a forest explains of a column from the others in FULL.csv, out of its bag: R2, or the
@@ -24,6 +26,7 @@ import argparse
 import csv
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +136,20 @@ def filled_texts(holes: Cells, table: Table, way: Any) -> Cells:
     return found
 
 
+def estimate(draws: Sequence[Table]) -> Table:
+    """The mean of numbers, and the most frequent of categories."""
+    found: Table = {}
+    for name in draws[0]:
+        columns = np.stack([draw[name] for draw in draws])
+        if columns.dtype.kind == "f":
+            found[name] = columns.mean(0)
+        else:
+            kinds, codes = np.unique(columns, return_inverse=True)
+            counts = (codes.reshape(columns.shape)[..., None] == np.arange(len(kinds))).sum(0)
+            found[name] = kinds[counts.argmax(1)]
+    return found
+
+
 def explained(table: Table) -> Errors:
     """Of each column, by a forest from the others."""
     x, kinds = coded(table)
@@ -202,9 +219,17 @@ def measured(given: argparse.Namespace, seed: int) -> dict[str, Errors]:
             print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     found = {"mean": errors_of(typed(filled_texts(hole_texts, holes, by_mean), texts, path), full, holes, path)}
     for name, file in (files | {name: place(file) for name, file in named_files(given.filled).items()}).items():
-        cells = read_texts(file)
-        found[name] = errors_of(typed(cells, texts, file), full, holes, file)
-        changed = sum(a != b for c, kept in hole_texts.items() for a, b in zip(kept, cells[c], strict=True) if a)
+        drawn = [read_texts(one) for one in (sorted(file.glob("*.csv")) if file.is_dir() else [file])]
+        if not drawn:
+            raise SystemExit(f"error: there is no table, expected NUMBER.csv of each draw [{file}]")
+        found[name] = errors_of(estimate([typed(cells, texts, file) for cells in drawn]), full, holes, file)
+        changed = sum(
+            a != b
+            for cells in drawn
+            for column, kept in hole_texts.items()
+            for a, b in zip(kept, cells[column], strict=True)
+            if a
+        )
         if changed:
             print(f"{name}: {changed} cells that were there are not the same [{file}]")
     return found

@@ -463,13 +463,14 @@ BAD_TABLES = {
     "semicolons": ("label;text\npos;a\n", "divided by semicolons, expected commas"),
     "tabs": ("label\ttext\npos\ta\n", "rename it to bad.tsv"),
     "ragged": ("label,text\npos,a\nneg,b, c\n", "row 3 has 3 fields, the header 2"),
+    "blank": ("label,text\n\npos,a\n\nneg,b, c\n", "row 5 has 3 fields"),
     "short": ("label,text\npos\n", "row 2 has 1 fields"),
     "open": ('label,text\npos,a\nneg,"b\nc,d\n', "row 3 cannot be read"),
     "twice": ("text,text\na,b\n", "two columns are called 'text'"),
     "empty": ("", "the table is empty"),
     "missing": ("label,text\npos,a\n", "no column 'body', the columns are label, text"),
     "given": ("text,body\npos,a\n", "no column 'label'"),
-    "unsaid": ("label,text,body\n,a,b\npos,a,b\n", "row 2 says nothing in label"),
+    "unsaid": ("label,text,body\npos,a,b\n\n,a,b\npos,a,b\n", "row 4 says nothing in label"),
 }
 
 

@@ -324,7 +324,7 @@ GOOD = [("a", "x", 1), ("a", "y", 2), ("b", "x", 3)]
 @pytest.mark.parametrize(
     ("rows", "settings", "code", "says"),
     [
-        ([*GOOD, ("", "y", 1)], [], 3, "column 'user' is empty in 1 rows, first in row 5"),
+        ([*GOOD, ("", "y", 1)], [], 3, "column 'user' is empty in 1 row, first in row 5"),
         ([*GOOD, ("c", "y", "good")], [], 3, "the rating 'good' of row 5 is no number"),
         ([("a", "x", 1), ("b", "x", 2)], [], 3, "the ratings are of 1 item"),
         (GOOD, ["data.min_rating=9"], 3, "no row is left to learn from"),

@@ -201,6 +201,8 @@ BAD = {
     "endless": ("a,b\n1,x\n2,y\ninf,x\n", {}, "column 'a' holds 'inf' in row 4", "write a number"),
     "text": ("a,b\n1,x\n2,x\n3,x\n4,x\nold,y\n", {}, "column 'a' holds 'old' in row 6", "data.categories=[a]"),
     "ragged": ("a,b\n1,x\n2,y,z\n", {}, "row 3 has 3 fields", "data.on_bad=skip"),
+    "blank rows": ("a,b\n\n1,x\n\n\n2,x\ninf,x\n", {}, "column 'a' holds 'inf' in row 7", "write a number"),
+    "ragged below blank rows": ("\na,b\n\n1,x\n2,y,z\n", {}, "row 5 has 3 fields", "data.on_bad=skip"),
     "separator": ("a;b\n1;x\n2;y\n", {}, "divided by semicolons", "commas"),
     "no target": ("a,b\n1,x\n2,y\n", {"target": "c"}, "no column 'c', the columns are a, b", "data.target=COLUMN"),
     "dropped": ("a,b\n1,x\n2,y\n", {"drop": ("z",)}, "no column 'z'", "data.drop=[COLUMN, ...]"),
@@ -228,7 +230,7 @@ def test_what_is_wrong_with_a_table_is_told_with_its_place(tmp_path: Path, name:
 
 def test_a_target_that_is_empty_somewhere_is_told_and_may_be_skipped(tmp_path: Path) -> None:
     path = table(tmp_path / "a.csv", ["x", "y"], [[i, "a" if i % 2 else "b"] for i in range(30)] + [[3, ""]])
-    with pytest.raises(DataError, match="the target 'y' is empty in 1 rows, first in row 32"):
+    with pytest.raises(DataError, match="the target 'y' is empty in 1 row, first in row 32"):
         opened(path, predicts="target", target="y")
     data = opened(path, predicts="target", target="y", on_bad="skip", valid_fraction=0)
     assert len(data.train) == 30

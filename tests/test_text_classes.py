@@ -220,8 +220,8 @@ def test_a_number_is_measured_on_the_training_part(tmp_path: Path) -> None:
 BAD: dict[str, tuple[list[Sequence[str]], str]] = {
     "no target": ([("a", "x y"), ("b", "z")], "no column 'kind', the columns are label, text"),
     "one class": ([("a", "x y"), ("a", "z")], "the target 'label' holds one class, 'a'"),
-    "blank text": ([("a", "x y"), ("b", " "), ("b", "z")], "column 'text' is empty in 1 rows, first in row 3"),
-    "blank target": ([("a", "x y"), ("b", "z"), ("", "w")], "the target 'label' is empty in 1 rows, first in row 4"),
+    "blank text": ([("a", "x y"), ("b", " "), ("b", "z")], "column 'text' is empty in 1 row, first in row 3"),
+    "blank target": ([("a", "x y"), ("b", "z"), ("", "w")], "the target 'label' is empty in 1 row, first in row 4"),
     "no field": ([("a", "x y"), ("b", "z")], "no column 'body'"),
 }
 

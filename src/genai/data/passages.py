@@ -177,7 +177,7 @@ def _whole(passages: Passages, config: DataConfig, num_fields: int) -> tuple[She
         cells = sheet.columns[field]
         blank = cells.where(lambda text: not text)
         if blank.any() and config.on_bad == "error":
-            what = f"column '{field}' is empty in {int(blank.sum()):,} rows, first in row {sheet.rows[blank.argmax()]}"
+            what = f"column '{field}' {sheet.told_of(blank)}"
             raise DataError(what, path=sheet.path, fix="fill it in, or type data.on_bad=skip to leave them out")
         empty |= blank
     if empty.all():

@@ -131,7 +131,7 @@ def _with_ids(sheet: Sheet, columns: RatingColumns, config: DataConfig, notes: l
     for name in (columns.user, columns.item):
         own = sheet.columns[name].where(lambda text: text in MISSING)
         if own.any() and config.on_bad == "error":
-            what = f"column '{name}' is empty in {int(own.sum()):,} rows, first in row {sheet.rows[own.argmax()]}"
+            what = f"column '{name}' {sheet.told_of(own)}"
             raise DataError(what, path=sheet.path, fix="fill it in, or type data.on_bad=skip to leave these rows out")
         blank |= own
     if blank.any():

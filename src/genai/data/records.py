@@ -128,47 +128,47 @@ class CsvRows:
     def __init__(self, path: Path, *, skip: bool) -> None:
         self.path = path
         self.separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
-        self._starts: array[int] | None = None
+        self._starts, self._numbers = array("q"), array("q")  # of rows below the header, once they were passed
         with open_lines(path) as file:
             rows = self._rows(file)
-            _, header = next(rows, (0, []))
+            _, _, header = next(rows, (0, 0, []))
             self.columns = tuple(name.strip() for name in header)
             self._check_header()
-            some = enumerate(islice(rows, _LOOKED_AT))
-            self.first = _good(lambda row: self._record(row[1][1], row[0]), some, skip)
+            self.first = _good(lambda row: self._record(row[2], row[0]), islice(rows, _LOOKED_AT), skip)
 
     def name(self, number: int) -> str:
-        return f"row {number + 2}"  # as a spreadsheet counts
+        return f"row {self._numbers[number] if self._numbers else number + 2}"
 
     @contextmanager
     def opened(self, columns: Sequence[str]) -> Iterator[Opened]:
         with open_lines(self.path) as file:
-            if self._starts is None:
-                self._starts = array("q", (start for start, _ in self._rows(file)))[1:]
-            starts = self._starts
+            if not self._starts:
+                for row, start, _ in islice(self._rows(file), 1, None):
+                    self._numbers.append(row)
+                    self._starts.append(start)
 
             def read(number: int) -> Record:
-                file.seek(starts[number])
-                return self._record(next(self._rows(file, starts[number]))[1], number)
+                file.seek(self._starts[number])
+                return self._record(next(self._rows(file, self._starts[number]))[2], self._numbers[number])
 
-            yield Opened(len(starts), read)
+            yield Opened(len(self._starts), read)
 
     def all(self, *, skip: bool) -> Iterator[tuple[int, list[str]]]:
-        """The fields of each row that is not blank, with its number as a spreadsheet counts."""
+        """The fields of each row that is not blank, with its number as a spreadsheet counts; none of those that have
+        more or fewer, which are to be skipped."""
         with open_lines(self.path) as file:
-            rows = self._rows(file)
-            next(rows, None)
-            for number, (_, fields) in enumerate(rows):
-                if len(fields) == len(self.columns):
-                    yield number + 2, fields
-                elif not skip:
+            for number, _, fields in islice(self._rows(file), 1, None):
+                good = len(fields) == len(self.columns)
+                if not good and not skip:
                     self._record(fields, number)
+                yield number, fields if good else []
 
-    def _rows(self, file: IO[bytes], start: int | None = None) -> Iterator[tuple[int, list[str]]]:
-        """Each row that is not blank from where the file stands, with the place of its first byte. The reader takes no
-        line before it needs it, so the place of a row is the end of the lines before."""
+    def _rows(self, file: IO[bytes], start: int | None = None) -> Iterator[tuple[int, int, list[str]]]:
+        """Each row that is not blank from where the file stands: its number, as a spreadsheet counts from there, the
+        place of its first byte, and its fields. The reader takes no line before it needs it, so the place of a row is
+        the end of the lines before."""
         end = start = file.tell() if start is None else start
-        count = 0
+        number = 0
 
         def lines() -> Iterator[str]:
             nonlocal end
@@ -178,13 +178,12 @@ class CsvRows:
 
         csv.field_size_limit(_LONGEST_FIELD)
         try:
-            for fields in csv.reader(lines(), delimiter=self.separator, strict=True):
+            for number, fields in enumerate(csv.reader(lines(), delimiter=self.separator, strict=True), start=1):
                 if fields:
-                    yield start, fields
-                    count += 1
+                    yield number, start, fields
                 start = end
         except csv.Error as error:
-            what = f"row {count + 1} cannot be read: {error}"
+            what = f"row {number + 1} cannot be read: {error}"
             fix = 'close its quotes, and double those inside: "he said ""no"""'
             raise DataError(what, path=self.path, fix=fix) from error
 
@@ -204,7 +203,7 @@ class CsvRows:
 
     def _record(self, fields: list[str], number: int) -> Record:
         if len(fields) != len(self.columns):
-            what = f"{self.name(number)} has {len(fields)} fields, the header {len(self.columns)}"
+            what = f"row {number} has {len(fields)} fields, the header {len(self.columns)}"
             fix = 'quote what holds the separator: "a, b" - or type data.on_bad=skip'
             raise DataError(what, path=self.path, fix=fix)
         return dict(zip(self.columns, fields, strict=True))

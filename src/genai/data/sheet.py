@@ -70,6 +70,11 @@ class Sheet:
         held_out = int((kept >= len(self) - self.held_out).sum())
         return replace(self, columns=columns, rows=self.rows[kept], held_out=held_out)
 
+    def told_of(self, empty: np.ndarray) -> str:
+        """In how many of the rows a column is `empty` (N,), and in which first."""
+        count = int(empty.sum())
+        return f"is empty in {count:,} row{'s' * (count > 1)}, first in row {self.rows[empty.argmax()]}"
+
     def require(self, name: str, key: str) -> Cells:
         """Raises DataError where there is no such column."""
         if name not in self.columns:
@@ -85,8 +90,11 @@ def read_csv(path: Path, name: str, *, skip: bool) -> Sheet:
     _check_columns(table.columns, path)
     known: list[dict[str, int]] = [{} for _ in table.columns]
     codes: list[list[int]] = [[] for _ in table.columns]
-    rows = []
+    rows, lacking = [], 0
     for number, fields in table.all(skip=skip):
+        if not fields:
+            lacking += 1
+            continue
         rows.append(number)
         for text, seen, own in zip(fields, known, codes, strict=True):
             own.append(seen.setdefault(text.strip(), len(seen)))
@@ -96,7 +104,7 @@ def read_csv(path: Path, name: str, *, skip: bool) -> Sheet:
         for column, seen, own in zip(table.columns, known, codes, strict=True)
     }
     notes = []
-    if lacking := rows[-1] - 1 - len(rows):  # those before the last one
+    if lacking:
         plural, are = ("s", "are") if lacking > 1 else ("", "is")
         notes.append(f"{lacking:,} row{plural} of another number of fields {are} left out")
     return Sheet(name, path, columns, np.array(rows), notes=tuple(notes))

@@ -123,12 +123,11 @@ def with_target(sheet: Sheet, config: DataConfig) -> Sheet:
     empty = cells.where(lambda text: text in marks)
     if not empty.any():
         return sheet
-    row = sheet.rows[int(empty.argmax())]
     if empty.all():
         what = f"the target '{config.target}' is empty in every row"
         raise DataError(what, path=sheet.path, fix="type data.target=COLUMN for another")
     if config.on_bad == "error":
-        what = f"the target '{config.target}' is empty in {int(empty.sum()):,} rows, first in row {row}"
+        what = f"the target '{config.target}' {sheet.told_of(empty)}"
         raise DataError(what, path=sheet.path, fix="type data.on_bad=skip to learn from the others")
     left = sheet.take(np.flatnonzero(~empty))
     return replace(left, notes=(*left.notes, f"{int(empty.sum()):,} rows without a target are left out"))

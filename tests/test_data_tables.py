@@ -294,7 +294,9 @@ def test_a_hub_set_of_texts_holds_out_its_test_part_and_names_its_classes(
         assert (learned.count("train"), learned.count("test")) == (30, 0)
         assert (held_out.count("train"), held_out.count("test")) == (0, 20)
         assert data.spec.questions == (("label: bad", "label: good") if settings else ())
-    assert modality_of("path", "hub:someone/reviews") == "image"
+    assert modality_of("path", "hub:someone/reviews") == "image"  # until it is fetched
+    assert modality_of("path", "hub:someone/reviews", as_text=True) == "text"
+    assert modality_of("path", "hub:someone/reviews", as_table=True) == "table"
     assert compose_train("transformer", ["data.path=hub:someone/reviews"]).net.name == "gpt"
 
 

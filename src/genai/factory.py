@@ -13,7 +13,6 @@ from genai import registry
 from genai.checkpoint import Checkpoint
 from genai.config import read_config
 from genai.contract import FirstStage, Model, Spec, TakesGuide
-from genai.data import sniff
 from genai.data.codec import Codec, LatentSplit
 from genai.data.source import NOUNS, Dataset, SeenBy, modality_of, open_data
 from genai.data.tokens import read_tokenizer
@@ -112,8 +111,7 @@ def open_evaluation_data(trained: Trained, config: Config, *, another: bool, who
         config = replace(config, data=replace(config.data, context=seen.shape[-1]))
     as_text, as_table = seen.modality == "text", config.data.drop is not None
     modality = modality_of(config.data.name, config.data.path, as_text=as_text, as_table=as_table) if another else ""
-    is_hub = config.data.path is not None and sniff.hub_name(config.data.path) is not None  # what it holds shows later
-    unlike = modality != seen.modality and not is_hub and {modality, seen.modality} & {"text", "table"}
+    unlike = modality != seen.modality and {modality, seen.modality} & {"text", "table"}
     if modality and unlike and seen.modality in NOUNS and units.modality != "ratings":
         what = f"the model learned from {NOUNS[seen.modality]}, not from {NOUNS[modality]}"
         raise DataError(what, path=config.data.path, fix=f"give data.path {NOUNS[seen.modality]}")

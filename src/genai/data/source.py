@@ -337,7 +337,7 @@ def modality_of(config_name: str, path: str | None, *, as_text: bool = False, as
             return ""
         raise ConfigError(f"data={config_name} needs a path", fix="type data.path=PATH")
     if sniff.hub_name(path) is not None:
-        return "text" if as_text else "image"
+        return "text" if as_text else "table" if as_table else "image"
     found = sniff.existing(path)
     kind = sniff.kind_of(found)
     if as_text and kind in ("csv", "parquet"):

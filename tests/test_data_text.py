@@ -447,12 +447,13 @@ def test_the_column_of_the_text_is_found_or_asked_for(
 
 
 def test_a_table_is_text_where_it_looks_so_or_is_asked_for(tmp_path: Path) -> None:
-    def modality(row: dict[str, Any], **settings: Any) -> str:
-        path = table(tmp_path / "all.csv", [{k: v.format(i) for k, v in row.items()} for i in range(9)])
+    def modality(row: dict[str, Any], *, count: int = 9, **settings: Any) -> str:
+        path = table(tmp_path / "all.csv", [{k: v.format(i) for k, v in row.items()} for i in range(count)])
         return modality_of("path", str(path), **settings)
 
     assert modality({"id": "{}", "tweet": "no. {}", "score": "0.5"}) == "text"
     assert modality({"label": "a", "meinung": "no. {}"}) == "text"
+    assert modality({"label": "a", "meinung": "no. {}"}, count=1) == "table"  # of one row nothing differs
     flowers = {"length": "{}.5", "width": "{}.1", "species": "setosa"}
     for row in (flowers, {"car": "no. {}", "speed": "{}.5"}):
         assert modality(row) == "table"

@@ -15,6 +15,7 @@ from torch import Tensor
 from genai.columns import Column, layout
 from genai.contract import CompletesRows, Imputes, Model, Request, Spec
 from genai.data import sniff
+from genai.data.kinds import parser_of
 from genai.data.records import CsvRows
 from genai.data.sheet import Cells, Sheet
 from genai.data.source import Dataset, Split, modality_of, open_source
@@ -95,8 +96,22 @@ def _asked(model: Model, label: str) -> tuple[dict[str, str], int | None]:
         elif column.role == "left_out":
             raise ConfigError(f"--label {label}: '{name}' is an identifier, which is not learned", fix="leave it out")
         else:
+            _refuse_far(label, column, value)
             found[name] = value
     return found, index
+
+
+def _refuse_far(label: str, column: Column, value: str) -> None:
+    """A rank says no more of a number than that it is the least or the greatest."""
+    parse = parser_of(column)
+    known = parse(value) if column.is_number else None
+    if known is None:
+        return
+    texts = number_texts(np.array([column.quantiles[0], column.quantiles[-1]]), column)
+    near = texts[int(known > column.quantiles[-1])]
+    if not column.quantiles[0] <= known <= column.quantiles[-1] and known != parse(near):
+        what = f"--label {label}: '{column.name}' lies between {texts[0]} and {texts[1]} in what was learned"
+        raise ConfigError(what, fix=f"type {column.name}={near}")
 
 
 def _one_row(known: Mapping[str, str], columns: Sequence[Column]) -> Sheet:

@@ -336,7 +336,7 @@ def _holds_prose(records: Records, column: str) -> bool:
     """Texts of letters, most of which differ; numbers are none, however they are written."""
     values = _values(records, column)
     texts = {value for value in values if isinstance(value, str) and not _is_number(value) and _LETTER.search(value)}
-    return len(texts) > len(values) / 2
+    return len(values) > 1 and len(texts) > len(values) / 2
 
 
 def _holds_fractions(records: Records, column: str) -> bool:

@@ -262,7 +262,8 @@ def told(columns: Sequence[Column]) -> list[str]:
             more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             lines.append(f"{words}: {', '.join(names[:_SHOWN])}{more}")
     if (target := target_of(columns)) is not None:
-        what = f"{len(target.values)} classes" if target.kind == "category" else "a number"
+        count = len(target.values)
+        what = f"{count} class{'es' * (count > 1)}" if target.kind == "category" else "a number"
         lines.append(f"target: {target.name}, {what}")
     if left := [column.name for column in columns if column.role == "left_out"]:
         lines.append(f"identifiers, which are not learned: {', '.join(left[:_SHOWN])}")

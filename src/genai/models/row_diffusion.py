@@ -37,7 +37,7 @@ class RowDenoiser(Denoiser):
 
     def outputs(self, x: Tensor, sigma: Tensor, told: Told | None, known: Tensor, is_known: Tensor) -> Tensor:
         """(B, D): D of numbers, and log-probabilities within groups. Of elements `is_known` (B, E) the values are those
-        of `known` (B, D), whatever x says."""
+        of `known` (B, D), whatever x says; sigma (B,) or (1,)."""
         row, given = self.scalars(sigma), self.rows.spread(is_known)
         level = self.noise_level(self.waves(row.c_noise))
         noised = row.c_in[:, None] * x * (1 - given)
@@ -132,7 +132,8 @@ class RowDiffusion(Diffusion):
         told = conditions(conditions.filled(request.cond, request.count, request.device))
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            out = self.denoiser.outputs(x, x.new_full((len(x),), sigma), told, known, is_known)
+            # One level of noise for all of them: what a network makes of it is worked out once.
+            out = self.denoiser.outputs(x, x.new_full((1,), sigma), told, known, is_known)
             numbers, logs = rows.split(out)
             if whole and rows.missing_at:
                 logs[:, rows.missing_at] = -math.inf

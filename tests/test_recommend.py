@@ -297,11 +297,12 @@ def notes_of(path: Path, *overrides: str) -> list[str]:
 def test_low_ratings_are_left_out_and_pairs_count_once(tmp_path: Path) -> None:
     rows = [("a", "x", 5, 1), ("a", "x", 4, 2), ("a", "y", 2, 3), ("b", "x", 3, 4), ("b", "y", 5, 5), ("b", "z", "", 6)]
     path = write(tmp_path / "r.csv", rows, ("userId", "movieId", "rating", "timestamp"))
-    assert any("1 rows repeat a user and an item" in note for note in notes_of(path))
-    assert any("5 items of 2 users, 3 different ones" in note for note in notes_of(path))
+    assert any("counted once: 1 row with a user and an item as before" in note for note in notes_of(path))
+    assert "columns that are not used: timestamp" in notes_of(path)
+    assert any("5 items of 2 users, 3 different" in note for note in notes_of(path))
     notes = notes_of(path, "data.min_rating=3")
-    assert any("2 rows rated lower than 3 are left out" in note for note in notes)
-    assert any("3 items of 2 users, 2 different ones" in note for note in notes)
+    assert any("left out: 2 rows rated lower than 3" in note for note in notes)
+    assert any("3 items of 2 users, 2 different" in note for note in notes)
 
 
 @pytest.mark.parametrize("header", [("用户", "商品"), ("User ID", "Item-Id"), ("user_id:token", "item_id:token")])
@@ -352,8 +353,8 @@ def test_rows_that_cannot_be_used_are_left_out_on_request(tmp_path: Path) -> Non
     rows = [*GOOD, ("", "y", 1), ("c", "y", "good"), ("c", "x", 2)]
     path = write(tmp_path / "r.csv", rows, ("user", "item", "rating"))
     notes = notes_of(path, "data.on_bad=skip")
-    assert any("1 rows without a user or an item are left out" in note for note in notes)
-    assert any("1 rows whose rating is no number are left out" in note for note in notes)
+    assert any("left out: 1 row without a user or an item" in note for note in notes)
+    assert any("left out: 1 row whose rating is no number" in note for note in notes)
     assert any("4 items of 3 users" in note for note in notes)
 
 
@@ -377,4 +378,4 @@ def test_items_that_a_model_does_not_know_are_told(
 ) -> None:
     path = write(tmp_path / "test.csv", [("u1", "new1"), ("u2", "new2")])
     assert genai(["eval", str(trained), "--input", str(path)]) == 3
-    assert "2 rows are of items that the model does not know, as 'new1'" in capsys.readouterr().err
+    assert "there are but 2 rows of items that the model does not know, as 'new1'" in capsys.readouterr().err

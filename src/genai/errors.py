@@ -11,6 +11,11 @@ def to_resume(run: object) -> str:
     return f"genai resume {shlex.quote(str(run))}"
 
 
+def counted(number: int, noun: str) -> str:
+    """1 row, 2,000 rows."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith("s") else "s")
+
+
 class GenaiError(Exception):
     """`what` was got and expected, `path` is the file concerned, `fix` is what to type."""
 

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from genai.config import Change, read_config
 from genai.console import Console
-from genai.errors import CheckpointError, ConfigError, GenaiError, Interrupted, PeerLostError, Reported, to_resume
+from genai.errors import (
+    CheckpointError,
+    ConfigError,
+    GenaiError,
+    Interrupted,
+    PeerLostError,
+    Reported,
+    counted,
+    to_resume,
+)
 from genai.run import RunFolder
 from genai.run_index import find, runs_root
 from genai.schema import Config, PathText, SamplingConfig, plain
@@ -289,7 +298,7 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Trainer, console: 
 
 def _few(num_samples: int, batch_size: int | Literal["all"]) -> list[str]:
     """What is to be said of a set that is smaller than trainings need."""
-    told, samples = [], f"{num_samples} sample" + "s" * (num_samples != 1)
+    told, samples = [], counted(num_samples, "sample")
     if batch_size != "all" and batch_size > num_samples:
         told.append(
             f"trainer.batch_size is {batch_size}, there are no more than {samples}: each step takes all of them"

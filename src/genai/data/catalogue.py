@@ -13,7 +13,7 @@ from genai.data import sniff
 from genai.data.kinds import number
 from genai.data.records import item_column, named
 from genai.data.sheet import MISSING, Cells, Sheet, read_csv, read_tables
-from genai.errors import DataError
+from genai.errors import DataError, counted
 
 _TITLES = ("title", "movietitle", "itemname", "productname", "name", "标题", "名称", "片名", "书名")
 _BINS, _FEW_NUMBERS = 8, 12  # that a column of more different numbers is cut into
@@ -31,11 +31,11 @@ class Catalogue:
     def describe(self, spec: Spec, notes: list[str]) -> Spec:
         """The spec of ratings with what is known of its items; of words those that two items share at least."""
         place = {name: i for i, name in enumerate(self.names)}
-        counted = Counter(word for words in self.words for word in words)
-        kept = {word: i for i, word in enumerate(sorted(word for word, count in counted.items() if count > 1))}
+        met = Counter(word for words in self.words for word in words)
+        kept = {word: i for i, word in enumerate(sorted(word for word, count in met.items() if count > 1))}
         rows = [place.get(name) for name in spec.names]
         if missing := [name for name, row in zip(spec.names, rows, strict=True) if row is None]:
-            notes.append(f"{len(missing):,} items are not in the table of items, as '{missing[0]}'")
+            notes.append(f"{counted(len(missing), 'item')} not in the table of items, as '{missing[0]}'")
         titles = tuple("" if row is None else self.titles[row] for row in rows)
         own = [() if row is None else self.words[row] for row in rows]
         features = tuple(tuple(kept[word] for word in words if word in kept) for words in own)

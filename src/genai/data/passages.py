@@ -25,7 +25,7 @@ from genai.data.tables import Tables
 from genai.data.tabular import refuse_one_value, spec_of_target, split_rows, targets_in, with_target
 from genai.data.text_files import read_text
 from genai.data.tokens import Tokenizer, make_tokenizer, read_tokenizer
-from genai.errors import ConfigError, DataError
+from genai.errors import ConfigError, DataError, counted
 from genai.schema import DataConfig
 
 _LONGEST = 4096  # ids of a text that are read, where nobody says otherwise
@@ -184,7 +184,7 @@ def _whole(passages: Passages, config: DataConfig, num_fields: int) -> tuple[She
         raise DataError("no row has a text", path=sheet.path, fix="check data.path and data.field")
     if empty.any():
         sheet = sheet.take(np.flatnonzero(~empty))
-        sheet = replace(sheet, notes=(*sheet.notes, f"{int(empty.sum()):,} rows without a text are left out"))
+        sheet = replace(sheet, notes=(*sheet.notes, f"left out: {counted(int(empty.sum()), 'row')} without a text"))
     return sheet, fields
 
 

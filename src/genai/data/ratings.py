@@ -18,7 +18,7 @@ from genai.data.kinds import number, numbers_in
 from genai.data.records import RatingColumns, rating_columns
 from genai.data.sheet import MISSING, Cells, Sheet
 from genai.data.source import Dataset, SeenBy
-from genai.errors import DataError
+from genai.errors import DataError, counted
 from genai.schema import DataConfig
 
 
@@ -116,12 +116,12 @@ def build(sheet: Sheet, columns: RatingColumns, config: DataConfig, *, seen_by: 
     )
     if catalogue is not None:
         spec = catalogue.describe(spec, notes)
-    notes.append(
-        f"{len(pairs.users):,} items of {len(user_names):,} users, {len(item_names):,} different ones; held out "
-        f"{int(pairs.held_out.sum()):,} of {len(looked_for):,} users"
-    )
+    told = f"{counted(len(pairs.users), 'item')} of {counted(len(user_names), 'user')}, {len(item_names):,} different"
+    notes.append(f"{told}; held out {int(pairs.held_out.sum()):,} of {counted(len(looked_for), 'user')}")
     if unrated := [name for name in (columns.rating,) if name is not None and config.min_rating is None]:
         notes.append(f"'{unrated[0]}' is not used, every row counts: data.min_rating=N leaves lower ones out")
+    if others := [name for name in sheet.columns if name not in columns]:
+        notes.append(f"columns that are not used: {', '.join(others)[:120]}")
     return _dataset(sheet.name, spec, train, valid, pairs, notes)
 
 
@@ -135,7 +135,7 @@ def _with_ids(sheet: Sheet, columns: RatingColumns, config: DataConfig, notes: l
             raise DataError(what, path=sheet.path, fix="fill it in, or type data.on_bad=skip to leave these rows out")
         blank |= own
     if blank.any():
-        notes.append(f"{int(blank.sum()):,} rows without a user or an item are left out")
+        notes.append(f"left out: {counted(int(blank.sum()), 'row')} without a user or an item")
     return _left(sheet, ~blank)
 
 
@@ -154,11 +154,11 @@ def _rated(sheet: Sheet, columns: RatingColumns, config: DataConfig, notes: list
             what = f"the {columns.rating} '{cells.texts[cells.codes[row]][:40]}' of row {sheet.rows[row]} is no number"
             fix = f"mend it, or type data.on_bad=skip, or data.drop=[{columns.rating}] where it tells nothing"
             raise DataError(what, path=sheet.path, fix=fix)
-        notes.append(f"{int(odd.sum()):,} rows whose {columns.rating} is no number are left out")
+        notes.append(f"left out: {counted(int(odd.sum()), 'row')} whose {columns.rating} is no number")
     kept = ~odd
     if config.min_rating is not None:
         high = numbers_in(cells, number) >= config.min_rating  # of a missing one: no
-        notes.append(f"{int((kept & ~high).sum()):,} rows rated lower than {config.min_rating:g} are left out")
+        notes.append(f"left out: {counted(int((kept & ~high).sum()), 'row')} rated lower than {config.min_rating:g}")
         kept &= high
     return _left(sheet, kept)
 
@@ -200,7 +200,7 @@ def _pairs(
     keys = _codes(users, user_names) * len(item_names) + _codes(items, item_names)
     once, first = np.unique(keys, return_index=True)
     if repeated := len(keys) - len(once):
-        notes.append(f"{repeated:,} rows repeat a user and an item: they count once")
+        notes.append(f"counted once: {counted(repeated, 'row')} with a user and an item as before")
     own, theirs = once // len(item_names), once % len(item_names)
     if sheet.held_out:
         return Pairs(own, theirs, first >= len(sheet) - sheet.held_out)
@@ -211,7 +211,7 @@ def _pairs(
     place = np.empty(len(own), dtype=np.int64)
     place[shuffled] = np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)
     if alone := int((counts == 1).sum()) if config.valid_fraction > 0 else 0:
-        notes.append(f"{alone:,} users have one item, none of which is held out")
+        notes.append(f"nothing is held out of {counted(alone, 'user')} with one item")
     return Pairs(own, theirs, place < wanted[own])
 
 
@@ -222,13 +222,13 @@ def _seen(sheet: Sheet, users: Cells, items: Cells, config: DataConfig, seen_by:
     known, item_names = spec.cond["input"].names, spec.names
     lost = _codes(items, item_names) < 0
     if lost.any():
-        row = int(lost.argmax())
-        what = (
-            f"{int(lost.sum()):,} rows are of items that the model does not know, as '{items.texts[items.codes[row]]}'"
-        )
+        one = items.texts[items.codes[int(lost.argmax())]]
+        what = f"{counted(int(lost.sum()), 'row')} of items that the model does not know, as '{one}'"
         if lost.all():
-            raise DataError(what, path=sheet.path, fix="name ratings of the items that it was trained on")
-        notes.append(f"{what}: they are left out")
+            raise DataError(
+                f"there are but {what}", path=sheet.path, fix="name ratings of the items that it was trained on"
+            )
+        notes.append(f"left out: {what}")
         sheet = sheet.take(np.flatnonzero(~lost))
         users, items = (replace(c, codes=c.codes[~lost]) for c in (users, items))
     there = {users.texts[i] for i in np.unique(users.codes)}

@@ -12,7 +12,7 @@ import numpy as np
 
 from genai.data.records import CsvRows
 from genai.data.tables import Table
-from genai.errors import DataError
+from genai.errors import DataError, counted
 
 MOST_COLUMNS = 2000
 # That tools write for what is missing. Among numbers, also names that are categories elsewhere.
@@ -72,8 +72,7 @@ class Sheet:
 
     def told_of(self, empty: np.ndarray) -> str:
         """In how many of the rows a column is `empty` (N,), and in which first."""
-        count = int(empty.sum())
-        return f"is empty in {count:,} row{'s' * (count > 1)}, first in row {self.rows[empty.argmax()]}"
+        return f"is empty in {counted(int(empty.sum()), 'row')}, first in row {self.rows[empty.argmax()]}"
 
     def require(self, name: str, key: str) -> Cells:
         """Raises DataError where there is no such column."""
@@ -105,8 +104,7 @@ def read_csv(path: Path, name: str, *, skip: bool) -> Sheet:
     }
     notes = []
     if lacking:
-        plural, are = ("s", "are") if lacking > 1 else ("", "is")
-        notes.append(f"{lacking:,} row{plural} of another number of fields {are} left out")
+        notes.append(f"left out: {counted(lacking, 'row')} of another number of fields")
     return Sheet(name, path, columns, np.array(rows), notes=tuple(notes))
 
 

@@ -22,7 +22,7 @@ from genai.data.source import Dataset, SeenBy, refuse_foreign_settings
 from genai.data.split import Predicts, Resident, Units
 from genai.data.table_rows import codes_of, stored
 from genai.data.tables import Tables
-from genai.errors import DataError
+from genai.errors import DataError, counted
 from genai.schema import DataConfig
 
 _SHOWN = 12  # columns that a note names
@@ -130,7 +130,7 @@ def with_target(sheet: Sheet, config: DataConfig) -> Sheet:
         what = f"the target '{config.target}' {sheet.told_of(empty)}"
         raise DataError(what, path=sheet.path, fix="type data.on_bad=skip to learn from the others")
     left = sheet.take(np.flatnonzero(~empty))
-    return replace(left, notes=(*left.notes, f"{int(empty.sum()):,} rows without a target are left out"))
+    return replace(left, notes=(*left.notes, f"left out: {counted(int(empty.sum()), 'row')} without a target"))
 
 
 def refuse_one_value(sheet: Sheet, target: Column) -> None:
@@ -262,8 +262,7 @@ def told(columns: Sequence[Column]) -> list[str]:
             more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             lines.append(f"{words}: {', '.join(names[:_SHOWN])}{more}")
     if (target := target_of(columns)) is not None:
-        count = len(target.values)
-        what = f"{count} class{'es' * (count > 1)}" if target.kind == "category" else "a number"
+        what = counted(len(target.values), "class") if target.kind == "category" else "a number"
         lines.append(f"target: {target.name}, {what}")
     if left := [column.name for column in columns if column.role == "left_out"]:
         lines.append(f"identifiers, which are not learned: {', '.join(left[:_SHOWN])}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shlex
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from genai import config as configs
 from genai import registry
 from genai.cli.completion import complete, complete_setting
 from genai.cli.json_schema import json_schema
-from genai.errors import CheckpointError, ConfigError, ConfigErrors, DataError, Interrupted, SecurityError
+from genai.errors import CheckpointError, ConfigError, ConfigErrors, DataError, Interrupted, SecurityError, to_list
 from genai.schema import Config, plain
 from genai.search_path import SearchPath, where
 
@@ -238,6 +240,18 @@ NASTY = [
 def test_paths_and_text_arrive_as_typed(text: str) -> None:
     run = configs.compose_train("gan", [f"run.dir={text}", f"run.name={text}", f"model.init_from={text}"])
     assert (run.run.dir, run.run.name, run.model.init_from) == (text, text, text)
+
+
+@pytest.mark.parametrize("typed", ["2019,病历号,size (cm)", '"a, b", x', "'a, b',备注", "true,null,-1", "a,b", ""])
+def test_names_in_a_list_need_no_quotes(typed: str) -> None:
+    names = [name.strip() for name in next(csv.reader([typed.replace("'", '"')], skipinitialspace=True), [])]
+    for found in (
+        configs.compose_train("vae", [f"data.drop=[{typed}]"]).data,
+        configs.compose_data("x.csv", [f"data.drop=[{typed}]"]),
+    ):
+        assert list(found.drop or ()) == names
+    asked = shlex.split(to_list("data.drop", names))
+    assert list(configs.compose_data("x.csv", asked).drop or ()) == names
 
 
 def test_a_path_that_exists_is_taken_literally(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ def test_figures_of_classes_are_scikit_learn_s(classes: int) -> None:
         "f1": sk.f1_score(labels, chosen, average=average),
         "auc": sk.roc_auc_score(labels, p[:, 1] if classes == 2 else p, multi_class="ovr"),
         "nll_nats": sk.log_loss(labels, p),
-        "brier": np.mean((p - np.eye(classes)[labels]) ** 2) * classes,
+        "brier": sk.brier_score_loss(labels, p[:, 1])
+        if classes == 2
+        else np.mean((p - np.eye(classes)[labels]) ** 2) * classes,
     }
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=1e-9), name

@@ -361,9 +361,7 @@ def compose_verb(verb: Literal["sample", "eval"], overrides: Sequence[str]) -> V
     """The settings typed for a verb on a run. Raises ConfigErrors with every mistake that shows without the run."""
     search = SearchPath.of()
     groups = ("sampling", "data") if verb == "eval" else ("sampling",)
-    paths = {"data.path", "sampling.guide"}
-    keys = ({"device", "dtype", *paths}, paths)
-    arguments = read_arguments(None, overrides, search, sweep=False, groups=groups, keys=keys)
+    arguments = read_arguments(None, overrides, search, sweep=False, groups=groups)
     values = _compose(verb, arguments.hydra(search, None))
     mistakes = list(arguments.mistakes)
     for key in _FLAGS & values.keys() if verb == "sample" else ():
@@ -390,9 +388,9 @@ def compose_verb(verb: Literal["sample", "eval"], overrides: Sequence[str]) -> V
 def compose_data(name_or_path: str, overrides: Sequence[str]) -> DataConfig:
     """The settings of a set, named or at a path. Raises ConfigErrors with every mistake."""
     search = SearchPath.of()
+    name_or_path = name_or_path.removeprefix("data.path=").removeprefix("data=")
     choice = f"data={name_or_path}" if name_or_path in search.options("data") else f"data.path={name_or_path}"
-    keys = ({"data.path"}, {"data.path"})
-    arguments = read_arguments(None, [choice, *overrides], search, sweep=False, groups=("data",), keys=keys)
+    arguments = read_arguments(None, [choice, *overrides], search, sweep=False, groups=("data",))
     values = _compose("eval", arguments.hydra(search, None)).get("data") or {}
     mistakes = list(arguments.mistakes)
     mistakes += [

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
+from collections.abc import Iterable
 from typing import Self
+
+_ODD = re.compile(r"[,'\"\[\]{}\\$]|^\s|\s$")  # a name that holds this is quoted in a list
 
 
 def to_resume(run: object) -> str:
     """What to type to go on with the run at this path."""
     return f"genai resume {shlex.quote(str(run))}"
+
+
+def to_list(key: str, names: Iterable[str]) -> str:
+    """What to type to set `key` to a list of names, whatever they hold."""
+    plain = (name if name and not _ODD.search(name) else json.dumps(name, ensure_ascii=False) for name in names)
+    return shlex.quote(f"{key}=[{','.join(plain)}]")
 
 
 def counted(number: int, noun: str) -> str:

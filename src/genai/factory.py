@@ -60,7 +60,8 @@ def build_model(config: Config, spec: Spec) -> Model:
 def require(model: Model, capability: type, lacks: str) -> None:
     """Raises ConfigError, with the models that have it, for a model without a capability; `lacks` says it in words."""
     if not isinstance(model, capability):
-        able = [n for n, c in registry.components("model").items() if issubclass(registry.load(c.target), capability)]
+        models = registry.components("model").items()
+        able = [name for name, c in models if issubclass(registry.load(c.target).suited(model.spec), capability)]
         raise ConfigError(f"this model {lacks}", fix=f"models that do: {', '.join(able) or 'none'}")
 
 

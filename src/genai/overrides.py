@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from genai.errors import ConfigError
 from genai.registry import TABLES
 from genai.schema import unknown
 from genai.search_path import GROUPS, SearchPath
-from genai.settings import text_keys
+from genai.settings import TextKeys, text_keys
 
 KEY = re.compile(r"[A-Za-z_][\w-]*(?:\.[\w-]+)*", re.ASCII)
 LONGEST_VALUE = 20_000  # characters that Hydra's grammar is asked to read
@@ -58,17 +59,17 @@ def read_arguments(
     *,
     sweep: bool,
     groups: Sequence[str] = GROUPS,
-    keys: tuple[set[str], set[str]] | None = None,
+    keys: TextKeys | None = None,
 ) -> Arguments:
     """Raises ConfigError at once only for a model that does not exist; other mistakes are collected."""
     if model is not None:
         models = search.options("model")
         if model not in models:
             raise unknown("model", model, models)
-    texts, paths = keys or text_keys(model or "", search)
+    keys = keys or text_keys(model or "", search)
     arguments = Arguments()
     for item in overrides:
-        mistake = _read_argument(arguments, item, model, search, sweep, groups, texts, paths)
+        mistake = _read_argument(arguments, item, model, search, sweep, groups, keys)
         if mistake is not None:
             arguments.mistakes.append(mistake)
     path_given = arguments.settings.get("data.path", "null") != "null"
@@ -93,8 +94,7 @@ def _read_argument(
     search: SearchPath,
     sweep: bool,
     groups: Sequence[str],
-    texts: set[str],
-    paths: set[str],
+    keys: TextKeys,
 ) -> ConfigError | None:
     key, equals, value = item.partition("=")
     bare = key.lstrip("+~")
@@ -118,7 +118,7 @@ def _read_argument(
     mistake = (
         _read_choice(arguments, key, value, model, search, sweep)
         if key in groups
-        else _read_setting(arguments, key, value, sweep, key in texts, key in paths)
+        else _read_setting(arguments, key, value, sweep, keys)
     )
     if mistake is None and previous not in (None, arguments.choices.get(key, arguments.settings.get(key))):
         return ConfigError(f"'{key}' is given twice, as {_short(previous)} and as {_short(value)}", fix="give it once")
@@ -168,9 +168,8 @@ def _read_choice(
     return None
 
 
-def _read_setting(
-    arguments: Arguments, key: str, value: str, sweep: bool, text: bool, path: bool
-) -> ConfigError | None:
+def _read_setting(arguments: Arguments, key: str, value: str, sweep: bool, keys: TextKeys) -> ConfigError | None:
+    text, path = key in keys.texts, key in keys.paths
     there = path and _exists(value)
     parsed = None if there else parsed_override(f"++{key}={value}")
     if parsed is not None and parsed.is_sweep_override() and (sweep or not text):
@@ -182,6 +181,9 @@ def _read_setting(
         else:
             arguments.ranges.add(key)
         return None
+    if key in keys.lists and "${" not in value and (found := _texts_in(value, parsed)) is not None:
+        arguments.settings[key], arguments.values[key] = _in_grammar(found), found
+        return None
     means_itself = not text or value == "null" or "${" in value or value[:1] in ("'", '"')
     if parsed is not None and means_itself and not parsed.is_sweep_override():
         arguments.settings[key] = value
@@ -191,6 +193,23 @@ def _read_setting(
     arguments.settings[key] = _quoted(literal, interpolates=not there)
     arguments.values[key] = literal
     return None
+
+
+def _texts_in(value: str, parsed: Any) -> list[str] | None:
+    """The texts of a list in which Hydra's grammar finds something else, or nothing: [2019, 病历号, size (cm)]. None of
+    what is no such list, or is one in that grammar."""
+    read = None if parsed is None else parsed.value()
+    if not (value.startswith("[") and value.endswith("]")) or (
+        isinstance(read, list) and all(isinstance(one, str) for one in read)
+    ):
+        return None
+    inside = value[1:-1]
+    quote = "'" if "'" in inside and '"' not in inside else '"'
+    try:
+        rows = list(csv.reader([inside], quotechar=quote, skipinitialspace=True, strict=True))
+    except csv.Error:
+        return None
+    return [text.strip() for text in rows[0]] if len(rows) == 1 else None
 
 
 def _sweep_values(parsed: Any) -> list[Any]:

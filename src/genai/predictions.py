@@ -41,23 +41,25 @@ class ClassAnswers:
         return len(self.scores)
 
     @property
-    def known(self) -> bool:
-        return bool((self.labels >= 0).all())
+    def some_known(self) -> bool:
+        return bool((self.labels >= 0).any())
 
     def figures(self) -> dict[str, Any]:
         """Those of the classes, and the confusion matrix, rows of true and columns of chosen classes."""
         matrix = classification.confusion(self.scores.argmax(1), self.labels, self.scores.shape[1])
         found = classification.figures(self.scores, self.labels, probable=self.probable)
-        return {**found, "confusion": matrix.tolist()}
+        named = {"f1_and_auc_of": self.names[1]} if len(self.names) == 2 else {}
+        return {**found, **named, "classes": list(self.names), "confusion": matrix.tolist()}
 
     def columns(self) -> list[str]:
         kind = "p" if self.probable else "score"
-        return ["predicted", *(["label"] if self.known else []), *(f"{kind}({name})" for name in self.names)]
+        return ["predicted", *(["label"] if self.some_known else []), *(f"{kind}({name})" for name in self.names)]
 
     def row(self, i: int) -> list[str]:
-        own = [self.names[self.labels[i]]] if self.known else []
+        label = self.labels[i]
+        own = ["" if label < 0 else self.names[label]] if self.some_known else []
         scores = self.scores[i]
-        return [self.names[int(scores.argmax())], *own, *(f"{value:.6g}" for value in scores)]
+        return [self.names[int(scores.argmax())], *own, *(f"{value:.9g}" for value in scores)]
 
     def picture(self) -> tuple[str, Image.Image | None]:
         matrix = classification.confusion(self.scores.argmax(1), self.labels, self.scores.shape[1])
@@ -86,8 +88,8 @@ class NumberAnswers:
         return found
 
     @property
-    def known(self) -> bool:
-        return bool(np.isfinite(self.real).all())
+    def some_known(self) -> bool:
+        return bool(np.isfinite(self.real).any())
 
     def figures(self) -> dict[str, Any]:
         found = regression.figures(self.predicted, self.real)
@@ -96,15 +98,17 @@ class NumberAnswers:
         return found
 
     def columns(self) -> list[str]:
-        return ["predicted", *([self.name] if self.known else []), *(f"quantile({q:g})" for q in self.quantiles)]
+        return ["predicted", *([self.name] if self.some_known else []), *(f"quantile({q:g})" for q in self.quantiles)]
 
     def row(self, i: int) -> list[str]:
         quantiles = self.values[i] if self.quantiles else []
         predicted, *others = (self._text(value) for value in (self.predicted[i], *quantiles))
-        if not self.known:
+        if not self.some_known:
             return [predicted, *others]
         real = self.real[i]
-        own = self._text(real) if self.column is None else number_texts(np.array([real]), self.column)[0]
+        own = ""
+        if np.isfinite(real):
+            own = self._text(real) if self.column is None else number_texts(np.array([real]), self.column)[0]
         return [predicted, own, *others]
 
     def _text(self, value: float) -> str:

@@ -24,7 +24,7 @@ from genai.data.passages import build, passages_of_lines
 from genai.data.source import SeenBy, Split
 from genai.data.text_files import read_text
 from genai.device import memory_errors
-from genai.errors import ConfigError, DataError
+from genai.errors import ConfigError, DataError, OutputError
 from genai.evaluation import fitting_split
 from genai.factory import Trained, check_sampling, open_evaluation_data, take_guide
 from genai.run_index import find, runs_root
@@ -97,6 +97,8 @@ def write(trained: Trained, asked: Asked, sampling: SamplingConfig, folder: Path
     runtime, checkpoint = trained.runtime, trained.checkpoint
     console.note(f"device: {runtime}")
     check_sampling(trained.model, sampling, trained.config.sampling)
+    if asked.append_to is not None:
+        _refuse_to_replace(folder, asked.append_to)
     if sampling.guide is not None:
         take_guide(trained, find(sampling.guide, runs_root()))
     if sampling.print_grid:
@@ -258,6 +260,14 @@ def _fill(trained: Trained, asked: Asked, sampling: SamplingConfig, folder: Path
         for name, texts in zip(names, tables, strict=True):
             files += table_tasks.write_filled(folder, holes, texts, name)
     return len(holes.x), files
+
+
+def _refuse_to_replace(folder: Path, path: Path) -> None:
+    """A training set is written under the names that it has: never where one lies already, or it itself."""
+    names = [path.name] if path.is_file() else [one.name for one in path.iterdir()] if path.is_dir() else []
+    if taken := [name for name in names if (folder / name).exists()]:
+        what = "this would be overwritten by the training set with drawn samples"
+        raise OutputError(what, path=folder / taken[0], fix="type --out DIR for another folder")
 
 
 def _added(folder: Path, asked: Asked, drawn: sampler.Drawn) -> list[str]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from genai import registry
 from genai.errors import CheckpointError, ConfigError, ConfigErrors
@@ -107,15 +107,22 @@ def defaults_of(group: str, name: str, search: SearchPath) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def text_keys(model: str, search: SearchPath) -> tuple[set[str], set[str]]:
-    """(dotted keys that hold text, those of them that hold paths) of a run of `model`."""
+class TextKeys(NamedTuple):
+    """Dotted keys that hold a text, those of them that hold a path, and keys that hold a list of texts."""
+
+    texts: set[str]
+    paths: set[str]
+    lists: set[str]
+
+
+def text_keys(model: str, search: SearchPath) -> TextKeys:
+    """Of a run of `model`."""
     types = dict(hints(Config))
     if model in registry.components("model"):
         types["model"] = component_schema("model", model, search)
-    texts: set[str] = set()
-    paths: set[str] = set()
-    _collect_text_keys(types, "", texts, paths)
-    return texts, paths
+    keys = TextKeys(set(), set(), set())
+    _collect_text_keys(types, "", keys)
+    return keys
 
 
 def to_yaml(config: Config) -> str:
@@ -227,13 +234,15 @@ def _typed_by(values: Any, search: SearchPath, mistakes: list[ConfigError]) -> t
     return made
 
 
-def _collect_text_keys(types: Mapping[str, Any], at: str, texts: set[str], paths: set[str]) -> None:
+def _collect_text_keys(types: Mapping[str, Any], at: str, keys: TextKeys) -> None:
     for name, hint in types.items():
         kinds = set(get_args(hint) or [hint]) - {type(None)}
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            _collect_text_keys(hints(hint), f"{at}{name}.", texts, paths)
+            _collect_text_keys(hints(hint), f"{at}{name}.", keys)
         elif PathText in kinds:
-            texts.add(at + name)
-            paths.add(at + name)
+            keys.texts.add(at + name)
+            keys.paths.add(at + name)
         elif kinds in ({str}, {str, tuple[str, str]}):
-            texts.add(at + name)
+            keys.texts.add(at + name)
+        elif kinds in ({tuple[str, ...]}, {str, tuple[str, ...]}) or hint == tuple[str, ...]:
+            keys.lists.add(at + name)

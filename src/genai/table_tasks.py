@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,7 +85,7 @@ def _asked(model: Model, label: str) -> tuple[dict[str, str], int | None]:
     if "=" not in label:
         return {}, label_index(spec, label)
     index = None
-    for part in label.split(","):
+    for part in re.split(r",(?=[^,=]*=)", label):  # the value of a column may hold commas
         name, _, value = (text.strip() for text in part.partition("="))
         column = next((column for column in spec.columns if column.name == name), None)
         if column is None:

@@ -13,14 +13,14 @@ import numpy as np
 
 from genai.columns import Column, ranks
 from genai.data.sheet import MISSING, MISSING_NUMBERS, Cells, Sheet
-from genai.errors import DataError
+from genai.errors import DataError, to_list
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d+")
 _GROUPED = re.compile(r"[+-]?[\d., '_]*\d")  # as people write numbers for people
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _CODE = re.compile(r"[+-]?0\d+")  # 007 is no 7
-_IDENTIFIER = re.compile(r"(?i:(^|[_\s.-])(id|uuid|index|key|编号|序号)$)|[a-z](Id|ID)$|^$")
+_IDENTIFIER = re.compile(r"(?i:(^|[_\s.-])(id|uuid|index|key|编号|序号)$)|(病历|学|证|单|卡|账|工)号$|[a-z](Id|ID)$|^$")
 _FORMS = (
     "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y-%m",
     "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%d.%m.%Y %H:%M",
@@ -113,7 +113,15 @@ def seconds(text: str, form: str) -> float | None:
 
 
 def parser_of(column: Column) -> Callable[[str], float | None]:
-    return number if column.kind == "number" else lambda text: seconds(text, column.form)
+    return number if column.kind == "number" else lambda text: _moment(text, column.form)
+
+
+def _moment(text: str, form: str) -> float | None:
+    """`seconds`, of a date without a time or at midnight whether the form has one or not: other tools write it so."""
+    found = seconds(text, form)
+    if found is None:
+        found = seconds(text.removesuffix(" 00:00:00"), form.partition(" %H")[0])
+    return found
 
 
 def _as_number(name: str, cells: Cells, met: Sequence[str], sheet: Sheet, train: np.ndarray) -> Column | None:
@@ -127,7 +135,8 @@ def _as_number(name: str, cells: Cells, met: Sequence[str], sheet: Sheet, train:
         odd = cells.first(lambda text: text not in MISSING_NUMBERS and number(text) is None)
         assert odd is not None
         what = f"column '{name}' holds '{odd[0][:40]}' in row {sheet.rows[odd[1]]}, where most are numbers"
-        fix = f"correct it, empty it where it is not known, or type 'data.categories=[{name}]' or 'data.drop=[{name}]'"
+        ways = f"{to_list('data.categories', [name])} or {to_list('data.drop', [name])}"
+        fix = f"correct it, empty it where it is not known, or type {ways}"
         raise DataError(what, path=sheet.path, fix=fix)
     most = max(_places(text) for text in plain)
     step, places = 0.0, None
@@ -211,13 +220,13 @@ def _as_category(
     most = _MOST_CLASSES if role == "target" else _MOST_CATEGORIES
     if not texts:
         what = f"column '{name}' is empty"
-        raise DataError(what, path=sheet.path, fix=f"type 'data.drop=[{name}]'")
+        raise DataError(what, path=sheet.path, fix=f"type {to_list('data.drop', [name])}")
     if len(texts) > max(most, len(sheet) / 2) or (len(texts) == len(sheet) > _UNIQUE):
         if role == "value" and _IDENTIFIER.search(name) is not None:
             return Column(name, "identifier", role="left_out", type=cells.type)
         one = cells.texts[texts[0]][:40]
         what = f"column '{name}' holds {len(texts):,} different texts in {len(sheet):,} rows, like '{one}'"
-        fix = f"type 'data.drop=[{name}]'" if role == "value" else "type data.target=COLUMN for another"
+        fix = f"type {to_list('data.drop', [name])}" if role == "value" else "type data.target=COLUMN for another"
         if all(_GROUPED.fullmatch(cells.texts[i]) for i in texts):
             fix = "write numbers as 12345.6, a point before decimals and nothing between thousands"
         raise DataError(what, path=sheet.path, fix=fix)

@@ -18,7 +18,7 @@ from genai.data.kinds import number, numbers_in
 from genai.data.records import RatingColumns, rating_columns
 from genai.data.sheet import MISSING, Cells, Sheet
 from genai.data.source import Dataset, SeenBy
-from genai.errors import DataError, counted
+from genai.errors import DataError, counted, to_list
 from genai.schema import DataConfig
 
 
@@ -152,7 +152,8 @@ def _rated(sheet: Sheet, columns: RatingColumns, config: DataConfig, notes: list
         row = int(odd.argmax())
         if config.on_bad == "error":
             what = f"the {columns.rating} '{cells.texts[cells.codes[row]][:40]}' of row {sheet.rows[row]} is no number"
-            fix = f"mend it, or type data.on_bad=skip, or data.drop=[{columns.rating}] where it tells nothing"
+            dropped = to_list("data.drop", [columns.rating])
+            fix = f"mend it, or type data.on_bad=skip, or {dropped} where it tells nothing"
             raise DataError(what, path=sheet.path, fix=fix)
         notes.append(f"left out: {counted(int(odd.sum()), 'row')} whose {columns.rating} is no number")
     kept = ~odd

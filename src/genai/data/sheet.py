@@ -12,7 +12,7 @@ import numpy as np
 
 from genai.data.records import CsvRows
 from genai.data.tables import Table
-from genai.errors import DataError, counted
+from genai.errors import DataError, counted, to_list
 
 MOST_COLUMNS = 2000
 # That tools write for what is missing. Among numbers, also names that are categories elsewhere.
@@ -121,7 +121,7 @@ def read_tables(tables: Sequence[Table], name: str, *, dropped: Collection[str] 
             what = (
                 f"column '{field.name}' holds values of type {str(field.type)[:40]}, expected numbers, texts or dates"
             )
-            raise DataError(what, path=title, fix=f"type 'data.drop=[{field.name}]'")
+            raise DataError(what, path=title, fix=f"type {to_list('data.drop', [field.name])}")
     names = [column for column in first.schema.names if column not in unread]
     batches = [batch for table in tables for batch in table.batches(names)]
     whole = pa.Table.from_batches(batches, schema=batches[0].schema if batches else first.schema)

@@ -63,6 +63,7 @@ _PACKED_TAR = re.compile(r"\.(tgz|tar\.(gz|bz2|xz|zst|lz4))$", re.IGNORECASE)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 HUB = "hub:"  # before the name of a set on the hub
 _IDX_NAME = re.compile(r"idx\d-ubyte(\.gz)?$")
+_SPREADSHEETS = (".xlsx", ".xls", ".ods")
 _ENOUGH = 1000  # so many more files of one kind than of another say what a folder holds
 _MOST_ARRAYS = 1000
 _LONGEST_HEADER = 10_000
@@ -155,6 +156,9 @@ def kind_of(path: Path) -> Kind:
         where = shlex.quote(str(path.with_suffix("")))
         fix = f"type unzip {shlex.quote(str(path))} -d {where}, then data.path={where}"
         raise DataError("a packed folder, in which no picture can be found without unpacking", path=path, fix=fix)
+    if suffix in _SPREADSHEETS:
+        fix = "save the table as CSV (in UTF-8) with the program that made it, and give that"
+        raise DataError("a spreadsheet, which is not read", path=path, fix=fix)
     raise DataError(f"this kind of file is not read, expected {EXPECTED}", path=path, fix="check data.path")
 
 

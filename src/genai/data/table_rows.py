@@ -75,12 +75,14 @@ def _numbers_of(sheet: Sheet, column: Column) -> np.ndarray:
     if odd is not None:
         expected = "a number" if column.kind == "number" else f"a date like {date_text(column.mean, column.form)}"
         what = f"column '{column.name}' holds '{odd[0][:40]}' in row {sheet.rows[odd[1]]}, expected {expected}"
-        raise DataError(what, path=sheet.path, fix="correct it, or leave it empty where it is not known")
+        fix = "correct it, or leave it empty where it is not known" if column.missing is not None else "correct it"
+        raise DataError(what, path=sheet.path, fix=fix)
     return numbers_in(cells, parse)
 
 
-def codes_of(sheet: Sheet, column: Column) -> np.ndarray:
-    """(N,) numbers of categories, -1 where the cell is empty. Raises DataError for one that training did not see."""
+def codes_of(sheet: Sheet, column: Column, *, unseen: bool = False) -> np.ndarray:
+    """(N,) numbers of categories, -1 where the cell is empty. Raises DataError for one that training did not see, or
+    takes it for an empty one where `unseen` ones may be."""
     cells = sheet.require(column.name, f"a header with '{column.name}', which the model learned")
     known = {text: i for i, text in enumerate(column.values)}
     known |= dict.fromkeys(column.rare, len(column.values) - 1)
@@ -89,7 +91,7 @@ def codes_of(sheet: Sheet, column: Column) -> np.ndarray:
         marks, same = MISSING_NUMBERS, {value: i for i, value in enumerate(values)}  # 2 and 2.0
         known = {text: same[number(text)] for text in cells.texts if number(text) in same} | known
     odd = cells.first(lambda text: text not in known and text not in marks)
-    if odd is not None:
+    if odd is not None and not unseen:
         held = ", ".join(column.values[:_SHOWN]) + ", ..." * (len(column.values) > _SHOWN)
         what = f"column '{column.name}' holds '{odd[0][:40]}' in row {sheet.rows[odd[1]]}, which training did not see"
         raise DataError(what, path=sheet.path, fix=f"write one of {held}, or leave the row out")

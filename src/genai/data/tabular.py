@@ -22,7 +22,7 @@ from genai.data.source import Dataset, SeenBy, refuse_foreign_settings
 from genai.data.split import Predicts, Resident, Units
 from genai.data.table_rows import codes_of, stored
 from genai.data.tables import Tables
-from genai.errors import DataError, counted
+from genai.errors import DataError, counted, to_list
 from genai.schema import DataConfig
 
 _SHOWN = 12  # columns that a note names
@@ -81,7 +81,7 @@ def build(sheet: Sheet, config: DataConfig, *, predicts: Predicts, seen_by: Seen
         )
     if config.target is not None:
         sheet.require(config.target, "data.target=COLUMN")
-        if predicts == "target":
+        if predicts == "target" or _is_of_classes(sheet, config):
             sheet = with_target(sheet, config)
     train_ids, valid_ids = split_rows(sheet, config)
     columns = _columns(sheet, config, train_ids, predicts)
@@ -133,6 +133,13 @@ def with_target(sheet: Sheet, config: DataConfig) -> Sheet:
     return replace(left, notes=(*left.notes, f"left out: {counted(int(empty.sum()), 'row')} without a target"))
 
 
+def _is_of_classes(sheet: Sheet, config: DataConfig) -> bool:
+    """Whether a model that draws is told the target; it draws a number with the others."""
+    assert config.target is not None
+    rows, category = np.arange(len(sheet)), config.target in (config.categories or ())
+    return kind_of(config.target, sheet, rows, role="target", as_category=category, drawn=True).kind == "category"
+
+
 def refuse_one_value(sheet: Sheet, target: Column) -> None:
     values = target.values if target.kind == "category" else sorted(set(target.quantiles))
     if len(values) < 2:
@@ -150,15 +157,15 @@ def _columns(sheet: Sheet, config: DataConfig, train: np.ndarray, predicts: Pred
         try:
             column = kind_of(name, sheet, train, role=role, as_category=category, drawn=drawn)
         except DataError as error:
-            if error.fix != f"type 'data.drop=[{name}]'":
+            if error.fix != f"type {to_list('data.drop', [name])}":
                 raise
             texts.append((name, error))
             continue
-        if role == "target" and predicts == "data" and (column.kind != "category" or column.missing is not None):
+        if role == "target" and predicts == "data" and column.kind != "category":
             column = kind_of(name, sheet, train, as_category=category, drawn=drawn)
         found.append(column)
     if texts:
-        raise texts[0][1].with_fix(f"type 'data.drop=[{','.join(name for name, _ in texts)}]'")
+        raise texts[0][1].with_fix(f"type {to_list('data.drop', [name for name, _ in texts])}")
     if not layout(found):
         raise DataError("no column is left to learn from", path=sheet.path, fix="check data.path and data.drop")
     return tuple(found)
@@ -201,7 +208,7 @@ def _dataset(
     columns = spec.seen.columns
     rows = stored(sheet, columns, scores=predicts == "data", holes=holes)
     target = target_of(columns)
-    labels = None if target is None else targets_in(sheet, target)
+    labels = None if target is None else targets_in(sheet, target, unseen=predicts == "target")
     digest = hashlib.sha256(repr(spec).encode())
     units = TableUnits(torch.tensor(1.0), torch.tensor(0.0), predicts, groups(columns))
 
@@ -217,14 +224,14 @@ def _dataset(
     return Dataset(sheet.name, spec, train, valid, digest.hexdigest(), tuple(notes))
 
 
-def targets_in(sheet: Sheet, target: Column) -> np.ndarray:
-    """(N,) int64 classes, -1 where a cell is empty, or float32 numbers in units of their deviation around their mean,
-    NaN there. A column that is not there is empty."""
+def targets_in(sheet: Sheet, target: Column, *, unseen: bool = True) -> np.ndarray:
+    """(N,) int64 classes, -1 where a cell is empty or, where that may be, `unseen` in training; or float32 numbers
+    in units of their deviation around their mean, NaN there. A column that is not there is empty."""
     if target.name not in sheet.columns:
         rows = np.zeros(len(sheet))
         return rows.astype(np.int64) - 1 if target.kind == "category" else (rows + np.nan).astype(np.float32)
     if target.kind == "category":
-        return codes_of(sheet, target)
+        return codes_of(sheet, target, unseen=unseen)
     values = numbers_in(sheet.columns[target.name], parser_of(target))
     return ((values - target.mean) / target.deviation).astype(np.float32)
 
@@ -236,7 +243,8 @@ def _seen(sheet: Sheet, config: DataConfig, seen_by: SeenBy, predicts: Predicts)
     known = {column.name for column in columns}
     if unused := [name for name in sheet.columns if name not in known]:
         notes.append(f"columns that the model did not learn are not used: {', '.join(unused[:_SHOWN])}")
-    if predicts == "target" and config.target in sheet.columns and config.on_bad == "skip":
+    is_told = predicts == "target" or "label" in spec.cond
+    if is_told and config.target in sheet.columns and config.on_bad == "skip":
         sheet = with_target(sheet, config)
     train_ids, valid_ids = split_rows(sheet, config)
     if seen_by.hold_out_all:

@@ -58,6 +58,10 @@ def cut_into(parts: Iterable[str], separator: re.Pattern[str]) -> Iterator[str]:
 
 
 def _no_text(path: Path, content: bytes, place: int) -> DataError:
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            fix = "save the table as CSV (in UTF-8) with the program that made it"
+            return DataError("no text: a packed file, as those of spreadsheets are", path=path, fix=fix)
     what = f"no UTF-8 text: byte {content[0]:02x}" if not content else f"no UTF-8 text, from byte {place:,} on"
     # A letter with an accent stands among plain ones, where GB18030, too, takes it for a sign with the next one.
     high, pairs = sum(byte >= 0x80 for byte in content), re.findall(rb"[\xa1-\xfe]{2}", content)

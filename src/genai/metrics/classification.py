@@ -21,8 +21,9 @@ def figures(scores: Values, labels: Labels, *, probable: bool) -> dict[str, floa
     """Of scores (N, classes), the largest of which is the class that is chosen, for labels (N,).
 
     Recall, F1 and AUC are means over the classes that there are, each against the rest, of two classes F1 and AUC those
-    of the second. With probabilities also the log-loss in nats, Brier's score (the sum over classes), and the expected
-    calibration error over bins of the chosen class's probability (Guo et al. 2017).
+    of the second. With probabilities also the log-loss in nats, Brier's score (the sum over classes, of two half of it:
+    the error of the one's probability), and the expected calibration error over bins of the chosen class's probability
+    (Guo et al. 2017).
     """
     classes = scores.shape[1]
     chosen = scores.argmax(1)
@@ -42,7 +43,7 @@ def figures(scores: Values, labels: Labels, *, probable: bool) -> dict[str, floa
     if probable:
         own = scores[np.arange(len(labels)), labels]
         found["nll_nats"] = float(-np.log(np.maximum(own, _LEAST_P)).mean())
-        found["brier"] = float(((scores**2).sum(1) - 2 * own + 1).mean())
+        found["brier"] = float(((scores**2).sum(1) - 2 * own + 1).mean()) / (2 if classes == 2 else 1)
         found["ece"] = _calibration_error(scores.max(1), chosen == labels)
     return found
 

@@ -18,7 +18,7 @@ from PIL import Image
 from genai.data import listed as listed_module
 from genai.data.check import check
 from genai.data.images import Frame, decode, fit, frame_of, look_at
-from genai.data.source import Dataset, modality_of, open_data
+from genai.data.source import Dataset, SeenBy, modality_of, open_data
 from genai.errors import DataError
 from genai.schema import DataConfig, PathText
 
@@ -317,13 +317,11 @@ def test_paths_that_are_no_data_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes" / "todo.xyz").write_text("x")
     (tmp_path / "table.xyz").write_text("x")
     (tmp_path / "packed.zip").write_text("x")
-    save(tmp_path / "one.png", noise(8, 8))
     for name, words in (
         ("missing", "no such file"),
         ("empty", "empty"),
         ("notes", "todo.xyz"),
         ("table.xyz", "not read"),
-        ("one.png", "one picture"),
         ("packed.zip", "packed folder"),
         ("x" * 5000, "cannot be read"),
         ("nul\0", "cannot be read|no such file"),
@@ -332,6 +330,20 @@ def test_paths_that_are_no_data_are_refused(tmp_path: Path) -> None:
             modality_of("path", str(tmp_path / name))
         with pytest.raises(DataError, match=words):
             opened(tmp_path / name)
+
+
+def test_one_picture_is_looked_at_and_not_trained_on(tmp_path: Path) -> None:
+    for i in range(4):
+        save(tmp_path / "set" / "ab"[i % 2] / f"{i}.png", noise(8, 8, 3))
+    learned = opened(tmp_path / "set")
+    one = tmp_path / "set" / "a" / "0.png"
+    assert "one picture only" in refusal(one).what
+    assert modality_of("path", str(one)) == "image"
+    seen_by = SeenBy(learned.spec, ("a", "b"), True)
+    data = open_data(DataConfig(name="path", path=PathText(str(one))), predicts="data", seen_by=seen_by)
+    assert data.valid is not None
+    assert len(data.valid) == 1
+    assert data.valid.fetch(torch.arange(1)).x.shape == (1, 3, 8, 8)
 
 
 def bad_files(folder: Path) -> dict[str, str]:

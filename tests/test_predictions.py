@@ -70,6 +70,50 @@ def test_files_without_classes_are_predicted_by_name(trained: Path, tmp_path: Pa
     assert written["count"] == 5
 
 
+def test_one_picture_is_predicted(trained: Path, tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "p", 2)
+    for given, name in ((folder, "all"), (folder / "某 1.png", "one")):
+        assert genai(["sample", str(trained), "--input", str(given), "--out", str(tmp_path / name), "--quiet"]) == 0
+    assert table(tmp_path / "one") == table(tmp_path / "all")[1:]
+
+
+def test_of_two_classes_it_is_told_which_one_f1_and_auc_are_of_and_they_follow_from_the_predictions(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=300)
+    names = np.where(numbers + rng.normal(size=300) > 1, "恶性", "良性")
+    path = tmp_path / "t.csv"
+    path.write_text("a,结果\n" + "".join(f"{a!r},{name}\n" for a, name in zip(numbers.tolist(), names, strict=True)))
+    run = str(tmp_path / "run")
+    settings = ["experiment=discriminative/logistic", f"data.path={path}", "data.target=结果", f"run.dir={run}"]
+    assert genai(["train", "discriminative", *settings, "--quiet"]) == 0
+    assert genai(["eval", run, "--input", str(path), "--quiet"]) == 0
+    (written,) = Path(run, "eval").glob("*.json")
+    found = json.loads(written.read_text())
+    assert genai(["sample", run, "--input", str(path), "--out", str(tmp_path / "s"), "--quiet"]) == 0
+    rows = table(tmp_path / "s")
+    labels, chosen = ([row[name] for row in rows] for name in ("label", "predicted"))
+    positive = found["f1_and_auc_of"]
+    p, real = [float(row[f"p({positive})"]) for row in rows], np.array(labels) == positive
+    assert found["classes"] == sorted({*labels})
+    assert found["f1"] == pytest.approx(metrics.f1_score(labels, chosen, pos_label=positive))
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(real, p))
+    assert found["brier"] == pytest.approx(metrics.brier_score_loss(real, p), rel=1e-5)
+
+
+def test_rows_are_predicted_whatever_is_known_of_their_target(tmp_path: Path) -> None:
+    rows = [f"{i % 10 + i / 97},{'xy'[i % 10 > 4]}\n" for i in range(80)]
+    (tmp_path / "t.csv").write_text("a,k\n" + "".join(rows))
+    run = str(tmp_path / "run")
+    settings = ["experiment=discriminative/logistic", f"data.path={tmp_path / 't.csv'}", "data.target=k"]
+    assert genai(["train", "discriminative", *settings, f"run.dir={run}", "--quiet"]) == 0
+    (tmp_path / "new.csv").write_text("a,k\n1,x\n9,\n8,never seen\n")
+    assert genai(["sample", run, "--input", str(tmp_path / "new.csv"), "--out", str(tmp_path / "s"), "--quiet"]) == 0
+    found = [(row["label"], row["predicted"]) for row in table(tmp_path / "s")]
+    assert found == [("x", "x"), ("", "y"), ("", "y")]
+
+
 def test_pictures_of_another_size_and_colour_are_brought_to_the_model_s(trained: Path, tmp_path: Path) -> None:
     folder = pictures(tmp_path / "p", shape=(40, 30, 3))
     assert genai(["sample", str(trained), "--input", str(folder), "--out", str(tmp_path / "out"), "--quiet"]) == 0

@@ -13,7 +13,7 @@ from PIL import Image
 from genai import api
 from genai.console import Console
 from genai.data.packaged import files
-from genai.errors import ConfigError, DataError
+from genai.errors import ConfigError, DataError, OutputError
 from harness import config_of, forked, train
 
 PENGUINS = files("genai.data.builtin") / "penguins.csv"
@@ -123,6 +123,29 @@ def test_rows_are_added_to_a_table_in_its_own_order_of_columns(trained: dict[str
     assert all(row["note"] == "" for row in added)
 
 
+def test_a_training_set_with_drawn_samples_is_never_written_over_a_file(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    own, other = tmp_path / "train.csv", tmp_path / "s" / "train.csv"
+    own.write_bytes(Path(str(PENGUINS)).read_bytes())
+    other.parent.mkdir()
+    other.write_text("notes")
+    for folder in (tmp_path, tmp_path / "s"):
+        with pytest.raises(OutputError, match="would be overwritten"):
+            api.sample(trained["told"], append_to=own, per_class=2, out=folder, console=QUIET)
+    assert own.read_bytes() == Path(str(PENGUINS)).read_bytes()
+    assert other.read_text() == "notes"
+
+
+def test_a_label_may_name_a_category_with_commas(tmp_path: Path) -> None:
+    rows = "".join(f'"{("a, b", "c")[i % 2]}",{i % 7}.5\n' for i in range(60))
+    (tmp_path / "a.csv").write_text("k,n\n" + rows)
+    run = tmp_path / "run"
+    train(config_of("copula", run, f"data.path={tmp_path / 'a.csv'}", "data.target=null"))
+    made = api.sample(run, labels=["k=a, b,n=3.5"], count=4, out=tmp_path / "s", console=QUIET) / "samples.csv"
+    assert rows_of(made) == [{"k": "a, b", "n": "3.5"}] * 4
+
+
 def test_rows_are_added_to_a_table_in_utf_16_too(trained: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     path.write_text(Path(str(PENGUINS)).read_text(encoding="utf-8"), encoding="utf-16")
@@ -162,7 +185,9 @@ def test_what_a_model_of_a_table_cannot_do_is_told(trained: dict[str, Path], tmp
     too_heavy = told("diffusion", ConfigError, labels=["body_mass_g=90000"])
     assert "'body_mass_g' lies between 2700.0 and 6300.0 in what was learned - type body_mass_g=6300.0" in too_heavy
     assert too_heavy == told("copula", ConfigError, labels=["body_mass_g=90000"])
-    assert "fills nothing in" in told("vae", ConfigError, labels=["sex=male"])
+    lacking = told("vae", ConfigError, labels=["sex=male"])
+    assert "fills nothing in" in lacking
+    assert "models that do: diffusion, copula" in lacking
     assert "which the model must be told" in told("told", DataError, task="impute", input=path)
     assert "no cell of the table is empty" in told("diffusion", DataError, task="impute", input=full(tmp_path))
     assert "--input FILE" in told("diffusion", ConfigError, task="impute")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from scipy.stats import norm, rankdata
 
 from genai.columns import Column, groups, layout, ranks, width
 from genai.contract import Spec
-from genai.data.kinds import kind_of
+from genai.data.kinds import kind_of, parser_of
 from genai.data.sheet import read_csv
 from genai.data.source import Dataset, SeenBy, modality_of, open_data
 from genai.data.table_rows import from_scores, normal_scores, number_texts, texts_of
@@ -159,8 +160,12 @@ def test_a_target_is_a_class_or_a_number_and_inputs_are_standard(tmp_path: Path)
     rows = batch.cond["input"]
     age = next(place.number for place in layout(numbers.spec.seen.columns) if place.number is not None)
     assert rows[:, age].mean().abs() < 1e-5
+    with pytest.raises(DataError, match=r"the target .colour. is empty in .* rows, first in row .* data\.on_bad=skip"):
+        opened(path, target="colour")
     labelled = opened(path, target="colour", on_bad="skip")
-    assert "label" not in labelled.spec.cond  # some of its cells are empty: it is drawn with the others
+    assert labelled.spec.cond["label"].classes == 3
+    assert any("rows without a target" in note for note in labelled.notes)
+    assert "label" not in opened(path, target="price").spec.cond  # a number is drawn with the others
     assert opened(path, target="member").spec.cond["label"].names == ("no", "yes")
 
 
@@ -356,6 +361,25 @@ def test_a_column_of_numbers_with_one_text_is_no_column_of_texts(tmp_path: Path)
     assert modality_of("path", str(path)) == "table"
     with pytest.raises(DataError, match="column 'a' holds 'hello' in row 7, where most are numbers"):
         opened(path, predicts="target", target="kind")
+
+
+def test_a_date_is_the_same_with_midnight_and_without(tmp_path: Path) -> None:
+    days = [f"2024-{i % 12 + 1:02d}-{i % 28 + 1:02d}" for i in range(60)]
+    texts = {"day": days, "moment": [f"{day} 00:00:00" for day in days], "time": [f"{day} 07:30:00" for day in days]}
+    data = {name: opened(table(tmp_path / f"{name}.csv", ["d", "n"], [[t, i / 3] for i, t in enumerate(own)]))
+            for name, own in texts.items()}  # fmt: skip
+    for name, other in (("day", "moment"), ("moment", "day"), ("time", "day")):
+        column = data[name].spec.columns[0]
+        assert parser_of(column)(texts[other][5]) == parser_of(data[other].spec.columns[0])(texts[other][5])
+        assert parser_of(column)("2024-13-01") is None
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.csv"])
+def test_a_spreadsheet_is_told_to_be_saved_as_csv(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / name, "w") as file:
+        file.writestr("xl/workbook.xml", "<xml/>" * 50)
+    with pytest.raises(DataError, match=r"spreadsheet.* save the table as CSV"):
+        opened(tmp_path / name, predicts="target", target="y")
 
 
 def test_numbers_with_separators_of_thousands_are_told_how_to_be_written(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def _require_targets(spec: Spec, targets: Tensor) -> None:
     if bool(known.all()):
         return
     if spec.columns:
-        what = f"the data have no column {spec.columns[0].name} to compare with, or rows in which it is empty or new"
+        what = f"the data have no column {spec.columns[0].name} to compare with, or rows in which it is empty"
         raise DataError(what, fix="put it into the table, and leave out rows without it")
     if spec.modality == "label":
         raise DataError("the data have no labels to compare with", fix="put the files in one sub-folder for each class")

@@ -129,7 +129,6 @@ def source_of_arrays(
     if found is not None and (empty := classes - len(np.unique(found))):
         notes = (*notes, f"{empty} of the {classes} classes have no samples")
     if rate is not None:
-        _refuse_one(x, "sound", path)
         held = [sounds.as_nct(part, path) for part in (x, test_x) if part is not None]
         sound, said = sounds.frame_of(
             [look for part in held for look in [sounds.Look(rate, *part.shape[1:])] * len(part)], config
@@ -147,7 +146,6 @@ def source_of_arrays(
         )
     modality = sniff.modality_of_array(_header_of(x), path, "x")
     if modality == "video":
-        _refuse_one(x, "clip", path)
         clip, said = clips.frame_of(clips.as_nthwc(x, path), config)
         test = None if test_x is None else Part(_clips(test_x, clip, path), test_found)
         part = Part(_clips(x, clip, path), found)
@@ -158,16 +156,10 @@ def source_of_arrays(
         part = Part(_points(x, path), found)
         return Source(name, "points", part, test, classes=classes, names=class_names, notes=notes)
     images = _as_nhwc(x, path)
-    _refuse_one(x, "picture", path)
     frame, said = frame_of([Look(images.shape[2], images.shape[1], grey=images.shape[3] == 1)], config)
     test = None if test_x is None else Part(_pictures(test_x, frame, path), test_found)
     part = Part(_pictures(x, frame, path), found)
     return Source(name, "image", part, test, classes=classes, names=class_names, notes=(*notes, *said))
-
-
-def _refuse_one(x: np.ndarray, noun: str, path: Path) -> None:
-    if len(x) == 1:
-        raise DataError(f"one {noun} only, training needs a set of them", path=path, fix="save several in one file")
 
 
 def _header_of(array: np.ndarray) -> sniff.ArrayHeader:

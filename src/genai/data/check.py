@@ -11,10 +11,10 @@ import numpy as np
 from genai.contract import Spec
 from genai.data import passages, tabular, texts
 from genai.data.held_out import split_ids
-from genai.data.listed import FileRows, can_be_skipped, find_bad, frame_for, refuse_one, source_of
+from genai.data.listed import FileRows, can_be_skipped, find_bad, frame_for, source_of
 from genai.data.path import list_samples, name_of
 from genai.data.sheet import Sheet
-from genai.data.source import Corpus, Dataset, Part, Source, captions_of, open_source
+from genai.data.source import Corpus, Dataset, Part, Source, captions_of, open_source, refuse_one
 from genai.errors import DataError
 from genai.registry import find
 from genai.schema import DataConfig
@@ -80,8 +80,6 @@ def check(config: DataConfig) -> Report:
         parts.append(
             None if kept is None else Part(FileRows(kept.files, frame, kept.medium), kept.labels, kept.captions)
         )
-    if not bad:
-        refuse_one(listed)
     return _report(source_of(listed, frame, parts, name_of(config), notes), config, bad, can_skip)
 
 
@@ -127,6 +125,8 @@ def _report(
             can_skip=True,
             notes=source.notes,
         )
+    if not bad:
+        refuse_one(source, config.path or config.name)
     train = len(source.train)
     held_out = len(source.test) if source.test is not None else 0
     if source.test is None and train:

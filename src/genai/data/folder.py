@@ -14,7 +14,11 @@ from genai.errors import DataError
 
 
 def list_folder(path: Path, medium: Medium) -> Listed:
-    """Raises DataError for a folder without such files, and for metadata that do not fit them."""
+    """Of one such file, too. Raises DataError for a folder without them, and for metadata that do not fit them."""
+    if path.is_file():
+        return Listed(
+            listing_of(WholeFiles(path.parent, (path.name,)), [None], [None], root=path, medium=medium), None, []
+        )
     samples: list[str] = []
     others: list[str] = []
     for name in sniff.walk(path):

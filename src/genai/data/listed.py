@@ -199,12 +199,11 @@ class FileRows:
 
 
 def open_listed(listed: Listed, config: DataConfig, name: str) -> Source:
-    """Raises DataError for files that cannot be read (see data.on_bad), and for one alone."""
+    """Raises DataError for files that cannot be read (see data.on_bad)."""
     frame, notes = frame_for(listed, config)
     parts = [
         None if listing is None else _read(listing, frame, config, notes) for listing in (listed.train, listed.test)
     ]
-    refuse_one(listed)
     return source_of(listed, frame, parts, name, notes)
 
 
@@ -222,14 +221,6 @@ def source_of(listed: Listed, frame: Frame, parts: Sequence[Part | None], name: 
         notes=tuple(notes),
         sample_rate=frame.rate if isinstance(frame, sounds.Frame) else 0,
     )
-
-
-def refuse_one(listed: Listed) -> None:
-    """Raises DataError where there is one sample alone to train on."""
-    if len(listed.train) == 1:
-        fix = "add more, or give data.path a folder of several"
-        what = f"one {listed.train.medium.noun} only, training needs a set of them"
-        raise DataError(what, path=listed.train.files.name(0), fix=fix)
 
 
 def frame_for(listed: Listed, config: DataConfig) -> tuple[Any, list[str]]:

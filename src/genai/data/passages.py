@@ -140,7 +140,7 @@ def build(
     made, longest = _reader(texts, train_ids, config, seen_by, tokenizer)
     spec = _spec(target, made, longest, len(fields))
     notes = [*sheet.notes, f"texts in {' and '.join(fields)}; target: {target.name}, {_told(target)}"]
-    targets = torch.from_numpy(targets_in(sheet, target))
+    targets = torch.from_numpy(targets_in(sheet, target, unseen=seen_by is not None and seen_by.hold_out_all))
     digest = hashlib.sha256(repr(spec).encode())
     cut = 0
 

@@ -149,9 +149,8 @@ def kind_of(path: Path) -> Kind:
         return "tar"
     if is_parquet_name(path.name):
         return "parquet"
-    if is_picture_name(path.name) or is_sound_name(path.name):
-        noun = "picture" if is_picture_name(path.name) else "sound"
-        raise DataError(f"one {noun}, expected a set of them", path=path, fix="give data.path the folder it lies in")
+    if is_picture_name(path.name) or is_sound_name(path.name):  # one of them
+        return "pictures" if is_picture_name(path.name) else "sounds"
     if suffix == ".zip":
         where = shlex.quote(str(path.with_suffix("")))
         fix = f"type unzip {shlex.quote(str(path))} -d {where}, then data.path={where}"

@@ -150,6 +150,13 @@ def with_classes(source: Source, names: tuple[str, ...]) -> Source | str:
     return replace(source, classes=len(names), names=names, train=relabelled(source.train), test=test)
 
 
+def refuse_one(source: Source, path: object) -> None:
+    """Raises DataError where there is one sample alone to train on; to be looked at, one is enough."""
+    if len(source.train) == 1 and source.modality in ("image", "video", "audio"):
+        what = f"one {NOUNS[source.modality].removesuffix('s')} only, training needs a set of them"
+        raise DataError(what, path=path, fix="add more, or give data.path a folder of several")
+
+
 def asks_for_text(data: Mapping[str, object]) -> bool:
     """Whether settings are those of text, so that a table is read as such."""
     return data.get("codec") is None and any(data.get(key) is not None for key in _OF_TEXT)

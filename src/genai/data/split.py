@@ -15,7 +15,7 @@ from torch import Tensor
 from genai.contract import Batch, Spec, label_spec
 from genai.data.held_out import split_ids
 from genai.data.prompts import NUM_EXAMPLES, count_longer, longest, prompt_bytes, prompt_ids, prompt_spec
-from genai.data.source import Dataset, Part, Rows, SeenBy, Source, Split, captions_of, with_classes
+from genai.data.source import Dataset, Part, Rows, SeenBy, Source, Split, captions_of, refuse_one, with_classes
 from genai.errors import DataError
 from genai.schema import DataConfig
 
@@ -140,6 +140,8 @@ def build(source: Source, config: DataConfig, *, predicts: Predicts, seen_by: Se
     part, notes = source.train, list(source.notes)
     if len(part) == 0:
         raise DataError("the set holds no samples", path=config.path or config.name, fix="check data.path")
+    if seen_by is None or not seen_by.hold_out_all:
+        refuse_one(source, config.path or config.name)
     if predicts == "target" and part.labels is None and seen_by is not None:
         unknown = replace(part, labels=np.full(len(part), -1))
         source = replace(source, train=unknown, classes=len(seen_by.classes), names=seen_by.classes)

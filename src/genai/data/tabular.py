@@ -203,12 +203,12 @@ def _dataset(
     valid_ids: np.ndarray,
     notes: Sequence[str],
     *,
-    holes: bool = False,
+    unseen: bool = False,
 ) -> Dataset:
     columns = spec.seen.columns
-    rows = stored(sheet, columns, scores=predicts == "data", holes=holes)
+    rows = stored(sheet, columns, scores=predicts == "data")
     target = target_of(columns)
-    labels = None if target is None else targets_in(sheet, target, unseen=predicts == "target")
+    labels = None if target is None else targets_in(sheet, target, unseen=unseen)
     digest = hashlib.sha256(repr(spec).encode())
     units = TableUnits(torch.tensor(1.0), torch.tensor(0.0), predicts, groups(columns))
 
@@ -224,7 +224,7 @@ def _dataset(
     return Dataset(sheet.name, spec, train, valid, digest.hexdigest(), tuple(notes))
 
 
-def targets_in(sheet: Sheet, target: Column, *, unseen: bool = True) -> np.ndarray:
+def targets_in(sheet: Sheet, target: Column, *, unseen: bool = False) -> np.ndarray:
     """(N,) int64 classes, -1 where a cell is empty or, where that may be, `unseen` in training; or float32 numbers
     in units of their deviation around their mean, NaN there. A column that is not there is empty."""
     if target.name not in sheet.columns:
@@ -249,7 +249,9 @@ def _seen(sheet: Sheet, config: DataConfig, seen_by: SeenBy, predicts: Predicts)
     train_ids, valid_ids = split_rows(sheet, config)
     if seen_by.hold_out_all:
         train_ids, valid_ids = np.arange(0), np.arange(len(sheet))
-    return _dataset(sheet, config, spec, predicts, train_ids, valid_ids, notes)
+    # Of what is to be predicted nothing need be known, but a figure is of what training saw.
+    unseen = predicts == "target" and seen_by.hold_out_all
+    return _dataset(sheet, config, spec, predicts, train_ids, valid_ids, notes, unseen=unseen)
 
 
 def rows_with_holes(sheet: Sheet, columns: Sequence[Column]) -> tuple[np.ndarray, np.ndarray]:

@@ -88,10 +88,10 @@ def test_of_two_classes_it_is_told_which_one_f1_and_auc_are_of_and_they_follow_f
     run = str(tmp_path / "run")
     settings = ["experiment=discriminative/logistic", f"data.path={path}", "data.target=结果", f"run.dir={run}"]
     assert genai(["train", "discriminative", *settings, "--quiet"]) == 0
-    assert genai(["eval", run, "--input", str(path), "--quiet"]) == 0
+    assert genai(["eval", run, "--quiet"]) == 0
     (written,) = Path(run, "eval").glob("*.json")
     found = json.loads(written.read_text())
-    assert genai(["sample", run, "--input", str(path), "--out", str(tmp_path / "s"), "--quiet"]) == 0
+    assert genai(["sample", run, "--out", str(tmp_path / "s"), "--quiet"]) == 0
     rows = table(tmp_path / "s")
     labels, chosen = ([row[name] for row in rows] for name in ("label", "predicted"))
     positive = found["f1_and_auc_of"]

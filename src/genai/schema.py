@@ -121,7 +121,8 @@ def _read_dataclass(cls: type, plain: Any, at: str, mistakes: list[ConfigError])
         try:
             given[key] = _read_value(hint, value)
         except _Misfit as misfit:
-            mistakes.append(ConfigError(f"'{path}' is {_show(value)}, expected {misfit}", fix=f"type {path}=VALUE"))
+            fix = f"type {path}={'[A,B]' if 'a list' in str(misfit) else 'VALUE'}"
+            mistakes.append(ConfigError(f"'{path}' is {_show(value)}, expected {misfit}", fix=fix))
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and name not in plain:

@@ -271,7 +271,7 @@ def _begin(run: RunFolder, plan: Plan, model: Model, trainer: Trainer, console: 
     )
     run.truncate_metrics(trainer.state.step)
     run.log(f"device: {runtime}")
-    counts = f"{len(data.train):,} samples + {held_out:,} held out"
+    counts = f"{counted(len(data.train), 'sample')} + {held_out:,} held out"
     lines = [f"changed {change}" for change in plan.changes]
     classes = "" if data.spec.modality == "text" else f", {classes}"
     lines += [f"data: {data.name}, {counts}, {seen.modality} {shape}{classes}"]
@@ -304,7 +304,7 @@ def _few(num_samples: int, batch_size: int | Literal["all"]) -> list[str]:
             f"trainer.batch_size is {batch_size}, there are no more than {samples}: each step takes all of them"
         )
     if num_samples < _FEW_SAMPLES:
-        told.append(f"{samples} are learned by heart, nothing new can come of them - add data")
+        told.append(f"{samples}, which training learns by heart: nothing new can come of so few - add data")
     return told
 
 

@@ -97,6 +97,9 @@ def read_csv(path: Path, name: str, *, skip: bool) -> Sheet:
         rows.append(number)
         for text, seen, own in zip(fields, known, codes, strict=True):
             own.append(seen.setdefault(text.strip(), len(seen)))
+    if lacking and not rows:
+        what = f"{counted(lacking, 'row')}, none of which has as many fields as the header, {len(table.columns)}"
+        raise DataError(what, path=path, fix="give the header and the rows the same columns")
     _check_rows(len(rows), path)
     columns = {
         column: Cells(tuple(seen), np.array(own, dtype=np.int32))

@@ -274,7 +274,7 @@ def told(columns: Sequence[Column]) -> list[str]:
     if (target := target_of(columns)) is not None:
         what = counted(len(target.values), "class") if target.kind == "category" else "a number"
         lines.append(f"target: {target.name}, {what}")
-    if left := [column.name for column in columns if column.role == "left_out"]:
+    if left := [column.name or "a column without a name" for column in columns if column.role == "left_out"]:
         lines.append(f"identifiers, which are not learned: {', '.join(left[:_SHOWN])}")
     if missing := [column.name for column in columns if column.missing is not None]:
         lines.append(f"missing values in: {', '.join(missing[:_SHOWN])}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,8 +131,10 @@ def test_an_interpolation_needs_two_samples_and_a_model_that_can(run: Path, tmp_
         genai.sample(run, count=1, task="interpolate", out=tmp_path / "o", console=QUIET)
     trained = open_trained(run, threads=1)
     plan = sampler.plan(trained.spec, seed=0, count=2)
+    unable: Any = torch.nn.Identity()
+    unable.spec = trained.model.spec
     with pytest.raises(ConfigError, match="models that do: gan"):
-        sampler.draw_paths(torch.nn.Identity(), plan, 2, trained.runtime, SamplingConfig())  # type: ignore[arg-type]
+        sampler.draw_paths(unable, plan, 2, trained.runtime, SamplingConfig())
 
 
 def test_sampling_needs_neither_the_data_nor_the_place_of_the_run(run: Path, tmp_path: Path) -> None:

@@ -182,6 +182,8 @@ def test_what_a_model_of_a_table_cannot_do_is_told(trained: dict[str, Path], tmp
     assert "which training did not see" in told("diffusion", ConfigError, labels=["sex=robot"])
     assert "unknown column 'weight'" in told("diffusion", ConfigError, labels=["weight=3"])
     assert "expected a number" in told("diffusion", ConfigError, labels=["body_mass_g=heavy"])
+    for nothing in ("nan", "", "NA"):
+        assert "'body_mass_g' has no value" in told("diffusion", ConfigError, labels=[f"body_mass_g={nothing}"])
     too_heavy = told("diffusion", ConfigError, labels=["body_mass_g=90000"])
     assert "'body_mass_g' lies between 2700.0 and 6300.0 in what was learned - type body_mass_g=6300.0" in too_heavy
     assert too_heavy == told("copula", ConfigError, labels=["body_mass_g=90000"])

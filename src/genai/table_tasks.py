@@ -18,7 +18,7 @@ from genai.contract import CompletesRows, Imputes, Model, Request, Spec
 from genai.data import sniff
 from genai.data.kinds import parser_of
 from genai.data.records import CsvRows
-from genai.data.sheet import Cells, Sheet
+from genai.data.sheet import MISSING, Cells, Sheet
 from genai.data.source import Dataset, Split, modality_of, open_source
 from genai.data.table_rows import category_text, codes_of, from_scores, number_texts, stepped
 from genai.data.tabular import rows_with_holes
@@ -96,6 +96,8 @@ def _asked(model: Model, label: str) -> tuple[dict[str, str], int | None]:
             index = label_index(spec, value)
         elif column.role == "left_out":
             raise ConfigError(f"--label {label}: '{name}' is an identifier, which is not learned", fix="leave it out")
+        elif value in MISSING and value not in column.values:
+            raise ConfigError(f"--label {label}: '{name}' has no value", fix=f"type {name}=VALUE")
         else:
             _refuse_far(label, column, value)
             found[name] = value

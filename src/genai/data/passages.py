@@ -243,4 +243,4 @@ def _spec(target: Column, tokenizer: Tokenizer, longest: int, num_fields: int) -
 
 
 def _told(target: Column) -> str:
-    return f"{len(target.values)} classes" if target.kind == "category" else "a number"
+    return counted(len(target.values), "class") if target.kind == "category" else "a number"

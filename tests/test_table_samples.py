@@ -124,15 +124,16 @@ def test_rows_are_added_to_a_table_in_its_own_order_of_columns(trained: dict[str
 
 
 def test_a_training_set_with_drawn_samples_is_never_written_over_a_file(
-    trained: dict[str, Path], tmp_path: Path
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     own, other = tmp_path / "train.csv", tmp_path / "s" / "train.csv"
     own.write_bytes(Path(str(PENGUINS)).read_bytes())
     other.parent.mkdir()
     other.write_text("notes")
-    for folder in (tmp_path, tmp_path / "s"):
+    for folder, path in ((tmp_path, own), (tmp_path / "s", own), (tmp_path, "~/train.csv")):
         with pytest.raises(OutputError, match="would be overwritten"):
-            api.sample(trained["told"], append_to=own, per_class=2, out=folder, console=QUIET)
+            api.sample(trained["told"], append_to=path, per_class=2, out=folder, console=QUIET)
     assert own.read_bytes() == Path(str(PENGUINS)).read_bytes()
     assert other.read_text() == "notes"
 

@@ -97,8 +97,7 @@ def write(trained: Trained, asked: Asked, sampling: SamplingConfig, folder: Path
     runtime, checkpoint = trained.runtime, trained.checkpoint
     console.note(f"device: {runtime}")
     check_sampling(trained.model, sampling, trained.config.sampling)
-    if asked.append_to is not None:
-        _refuse_to_replace(folder, asked.append_to)
+    beside = None if asked.append_to is None else _training_set(asked.append_to, folder)
     if sampling.guide is not None:
         take_guide(trained, find(sampling.guide, runs_root()))
     if sampling.print_grid:
@@ -111,7 +110,7 @@ def write(trained: Trained, asked: Asked, sampling: SamplingConfig, folder: Path
         else:
             drawn = _drawn(trained, asked, sampling, console)
             writers.clear(folder)
-            files = _added(folder, asked, drawn) if asked.append_to else _written(trained, asked, folder, drawn)
+            files = _written(trained, asked, folder, drawn) if beside is None else _added(folder, beside, drawn)
             count = len(drawn.values)
             if drawn.labels is not None:
                 record |= {"labels": list(drawn.labels), "names": list(trained.class_names)}
@@ -262,19 +261,21 @@ def _fill(trained: Trained, asked: Asked, sampling: SamplingConfig, folder: Path
     return len(holes.x), files
 
 
-def _refuse_to_replace(folder: Path, path: Path) -> None:
-    """A training set is written under the names that it has: never where one lies already, or it itself."""
-    names = [path.name] if path.is_file() else [one.name for one in path.iterdir()] if path.is_dir() else []
+def _training_set(path: Path, folder: Path) -> Path:
+    """Where it lies. It is written into `folder` under the names that it has: never where one lies already, or it
+    itself."""
+    with _told("--append-to"):
+        path = sniff.existing(path)
+    names = [one.name for one in path.iterdir()] if path.is_dir() else [path.name]
     if taken := [name for name in names if (folder / name).exists()]:
         what = "this would be overwritten by the training set with drawn samples"
         raise OutputError(what, path=folder / taken[0], fix="type --out DIR for another folder")
+    return path
 
 
-def _added(folder: Path, asked: Asked, drawn: sampler.Drawn) -> list[str]:
-    """What is at asked.append_to with the drawn samples beside it. Raises DataError for what they do not fit."""
-    assert asked.append_to is not None
+def _added(folder: Path, path: Path, drawn: sampler.Drawn) -> list[str]:
+    """The training set at a path with the drawn samples beside it. Raises DataError for what they do not fit."""
     with _told("--append-to"):
-        path = sniff.existing(asked.append_to)
         kind = sniff.kind_of(path)
         if drawn.spec.modality == "table" and kind == "csv":
             with writers.output(folder):

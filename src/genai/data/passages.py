@@ -22,7 +22,7 @@ from genai.data.records import CsvRows, JsonLines, Records, TableRows, text_colu
 from genai.data.sheet import Cells, Sheet, read_csv, read_tables
 from genai.data.source import Dataset, SeenBy
 from genai.data.tables import Tables
-from genai.data.tabular import refuse_one_value, spec_of_target, split_rows, targets_in, with_target
+from genai.data.tabular import refuse_one_value, spec_of_target, split_rows, targets_in, told_target, with_target
 from genai.data.text_files import read_text
 from genai.data.tokens import Tokenizer, make_tokenizer, read_tokenizer
 from genai.errors import ConfigError, DataError, counted
@@ -139,7 +139,7 @@ def build(
     texts = list(zip(*(_texts_in(sheet.columns[field]) for field in fields), strict=True))
     made, longest = _reader(texts, train_ids, config, seen_by, tokenizer)
     spec = _spec(target, made, longest, len(fields))
-    notes = [*sheet.notes, f"texts in {' and '.join(fields)}; target: {target.name}, {_told(target)}"]
+    notes = [*sheet.notes, f"texts in {' and '.join(fields)}; {told_target(target)}"]
     targets = torch.from_numpy(targets_in(sheet, target, unseen=seen_by is not None and seen_by.hold_out_all))
     digest = hashlib.sha256(repr(spec).encode())
     cut = 0
@@ -240,7 +240,3 @@ def _spec(target: Column, tokenizer: Tokenizer, longest: int, num_fields: int) -
         opening=(tokenizer.end,),
     )
     return replace(spec_of_target(target), cond={"input": given})
-
-
-def _told(target: Column) -> str:
-    return counted(len(target.values), "class") if target.kind == "category" else "a number"

@@ -143,9 +143,11 @@ class CsvRows:
     def opened(self, columns: Sequence[str]) -> Iterator[Opened]:
         with open_lines(self.path) as file:
             if not self._starts:
+                numbers, starts = array("q"), array("q")
                 for row, start, _ in islice(self._rows(file), 1, None):
-                    self._numbers.append(row)
-                    self._starts.append(start)
+                    numbers.append(row)
+                    starts.append(start)
+                self._numbers, self._starts = numbers, starts  # only where all could be read
 
             def read(number: int) -> Record:
                 file.seek(self._starts[number])

@@ -262,6 +262,11 @@ def rows_with_holes(sheet: Sheet, columns: Sequence[Column]) -> tuple[np.ndarray
     return rows, np.repeat(found.empty, [1] * (found.empty.shape[1] - len(sizes)) + list(sizes), axis=1)
 
 
+def told_target(target: Column) -> str:
+    what = counted(len(target.values), "class") if target.kind == "category" else "a number"
+    return f"target: {target.name}, {what}"
+
+
 def told(columns: Sequence[Column]) -> list[str]:
     """What the columns were taken for."""
     lines = []
@@ -272,8 +277,7 @@ def told(columns: Sequence[Column]) -> list[str]:
             more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             lines.append(f"{words}: {', '.join(names[:_SHOWN])}{more}")
     if (target := target_of(columns)) is not None:
-        what = counted(len(target.values), "class") if target.kind == "category" else "a number"
-        lines.append(f"target: {target.name}, {what}")
+        lines.append(told_target(target))
     if left := [column.name or "a column without a name" for column in columns if column.role == "left_out"]:
         lines.append(f"identifiers, which are not learned: {', '.join(left[:_SHOWN])}")
     if missing := [column.name for column in columns if column.missing is not None]:
